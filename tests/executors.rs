@@ -2,6 +2,9 @@
 //! descriptor. No message may be lost, and `$SYS` must count the condition.
 #![cfg(all(feature = "uring", target_os = "linux", target_pointer_width = "64"))]
 
+#[path = "support/uninterrupted.rs"]
+mod uninterrupted;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::process::CommandExt as _;
@@ -11,6 +14,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use ringmq::wire::{Frame, frame};
+use uninterrupted::uninterrupted;
 
 /// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -154,7 +158,7 @@ impl Client {
                 return self.read.drain(..total).collect();
             }
             let mut bytes = [0; 65_536];
-            let count = self.stream.read(&mut bytes).expect("in time");
+            let count = uninterrupted(|| self.stream.read(&mut bytes)).expect("in time");
             assert!(count > 0, "the connection was closed");
             self.read.extend_from_slice(&bytes[..count]);
         }
@@ -175,7 +179,7 @@ impl Client {
                 return Some(Self::publish_in(&packet));
             }
             let mut bytes = [0; 4_096];
-            match self.stream.read(&mut bytes) {
+            match uninterrupted(|| self.stream.read(&mut bytes)) {
                 Ok(count) => {
                     assert!(count > 0, "the connection was closed");
                     self.read.extend_from_slice(&bytes[..count]);
@@ -575,7 +579,8 @@ fn a_slow_consumer_loses_no_message_and_one_that_reads_nothing_is_stuck() {
         while began.elapsed() < Duration::from_secs(17) {
             std::thread::sleep(Duration::from_millis(100));
             let mut sip = [0; SIP];
-            let bytes = slow.stream.read(&mut sip).expect("more data is available");
+            let bytes =
+                uninterrupted(|| slow.stream.read(&mut sip)).expect("more data is available");
             slow.read.extend_from_slice(&sip[..bytes]);
         }
         assert_eq!(broker.shown("consumers/stuck"), 0, "{executor}");

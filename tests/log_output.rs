@@ -2,6 +2,9 @@
 //! broker serves clients, stops on request, and counts lost lines.
 #![cfg(target_os = "linux")]
 
+#[path = "support/uninterrupted.rs"]
+mod uninterrupted;
+
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -13,6 +16,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use ringmq::wire::{Frame, frame};
+use uninterrupted::uninterrupted;
 
 /// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -158,7 +162,7 @@ impl Client {
                 return self.read.drain(..total).collect();
             }
             let mut bytes = [0; 4096];
-            let count = self.stream.read(&mut bytes).expect("an answer in time");
+            let count = uninterrupted(|| self.stream.read(&mut bytes)).expect("an answer in time");
             assert!(count > 0, "the connection was closed");
             self.read.extend_from_slice(&bytes[..count]);
         }
@@ -320,7 +324,7 @@ fn a_syslog_daemon_receives_each_line_as_a_message_with_structured_data() {
     let id = broker.child.id();
     let mut bytes = [0; 64 * 1024];
     let line = loop {
-        let count = daemon.recv(&mut bytes).expect("a line in time");
+        let count = uninterrupted(|| daemon.recv(&mut bytes)).expect("a line in time");
         let line = String::from_utf8_lossy(&bytes[..count]).into_owned();
         assert!(line.starts_with("<30>1 20") || line.starts_with("<28>1 20"), "{line}");
         if line.contains("] connected address=127.0.0.1:") {

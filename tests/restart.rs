@@ -189,7 +189,7 @@ fn session_expiry_counts_from_a_stop_and_after_a_crash_from_the_next_start() {
                     broker.await_end();
                     drop(client);
                 }
-                false => drop((client, broker)), // SIGKILL
+                false => drop((broker, client)), // SIGKILL, before the broker sees the end of the connection
             }
             sleep(Duration::from_millis(2_500));
             let broker = store.broker();

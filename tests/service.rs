@@ -2,12 +2,17 @@
 //! test plays the service manager.
 #![cfg(all(feature = "service", target_os = "linux"))]
 
+#[path = "support/uninterrupted.rs"]
+mod uninterrupted;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
+
+use uninterrupted::uninterrupted;
 
 const CONNECT: &[u8] = b"\x10\x0d\0\x04MQTT\x04\x02\0\0\0\x01s";
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -43,7 +48,7 @@ impl Managed {
     /// The next notification.
     fn hears(&self) -> String {
         let mut bytes = [0; 4096];
-        let count = self.socket.recv(&mut bytes).expect("a notification in time");
+        let count = uninterrupted(|| self.socket.recv(&mut bytes)).expect("a notification in time");
         String::from_utf8_lossy(&bytes[..count]).into_owned()
     }
 

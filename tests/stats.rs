@@ -5,6 +5,8 @@
 #[cfg(feature = "admin")]
 #[path = "support/folder.rs"]
 mod folder;
+#[path = "support/uninterrupted.rs"]
+mod uninterrupted;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -14,6 +16,7 @@ use std::time::Duration;
 
 use ringmq::wire::{Frame, frame};
 use serde_json::Value;
+use uninterrupted::uninterrupted;
 
 /// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -130,7 +133,7 @@ impl Client {
                 return self.read.drain(..total).collect();
             }
             let mut bytes = [0; 4096];
-            let count = self.stream.read(&mut bytes).expect("in time");
+            let count = uninterrupted(|| self.stream.read(&mut bytes)).expect("in time");
             assert!(count > 0, "the connection was closed");
             self.read.extend_from_slice(&bytes[..count]);
         }

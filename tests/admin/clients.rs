@@ -11,6 +11,7 @@ use ringmq::wire::{
 use serde_json::{Value, json};
 
 use crate::support::{Answer, Broker, CONFIG, PATIENCE, wait_for};
+use crate::uninterrupted::uninterrupted;
 
 const FOUR: &str = "--mode poll --cores 4";
 
@@ -64,7 +65,7 @@ impl Mqtt {
                 return text;
             }
             let mut part = [0; 4_096];
-            match self.stream.read(&mut part).expect("an answer in time") {
+            match uninterrupted(|| self.stream.read(&mut part)).expect("an answer in time") {
                 0 => panic!("the broker has closed the connection"),
                 count => self.buffer.extend_from_slice(&part[..count]),
             }

@@ -25,6 +25,8 @@ mod schema;
 mod support;
 mod tls;
 mod trace;
+#[path = "../support/uninterrupted.rs"]
+mod uninterrupted;
 mod users;
 #[cfg(feature = "webhooks")]
 mod webhooks;

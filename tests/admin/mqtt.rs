@@ -10,6 +10,7 @@ use ringmq::wire::{
 
 use crate::packets;
 use crate::support::{Broker, PATIENCE};
+use crate::uninterrupted::uninterrupted;
 
 /// A client of MQTT 5.0.
 pub struct Mqtt {
@@ -83,7 +84,7 @@ impl Mqtt {
                 return Some(text);
             }
             let mut part = [0; 65_536];
-            match self.stream.read(&mut part) {
+            match uninterrupted(|| self.stream.read(&mut part)) {
                 Ok(0) => return None,
                 Ok(count) => self.buffer.extend_from_slice(&part[..count]),
                 Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => return None,

@@ -14,6 +14,7 @@ use ringmq::config::Role;
 use serde_json::Value;
 
 use crate::folder::Folder;
+use crate::uninterrupted::uninterrupted;
 
 /// Timeout of every operation.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -256,7 +257,7 @@ impl<S: Read + Write> Client<S> {
     /// Reads more; false at the end.
     fn read(&mut self) -> bool {
         let mut part = [0; 4_096];
-        match self.stream.read(&mut part) {
+        match uninterrupted(|| self.stream.read(&mut part)) {
             Ok(0) => false,
             Ok(count) => {
                 self.buffer.extend_from_slice(&part[..count]);

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::folder::Folder;
 use crate::support::{Answer, Broker, CONFIG, EXECUTORS, PATIENCE};
+use crate::uninterrupted::uninterrupted;
 
 /// An MQTT 3.1.1 client with a user name.
 struct Client(TcpStream);
@@ -45,7 +46,7 @@ impl Client {
 
     /// Whether the broker has closed the connection.
     fn is_closed(&mut self) -> bool {
-        self.0.read(&mut [0]).map_or(true, |read| read == 0)
+        uninterrupted(|| self.0.read(&mut [0])).map_or(true, |read| read == 0)
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, Qos, Version, Will};
 
 use crate::PATIENCE;
+use crate::uninterrupted::uninterrupted;
 
 /// A connection; any error ends it.
 pub struct Link {
@@ -73,7 +74,7 @@ impl Link {
                 return Ok(Some(self.bytes.drain(..total).collect()));
             }
             let mut buffer = [0; 16 * 1024];
-            match self.stream.read(&mut buffer) {
+            match uninterrupted(|| self.stream.read(&mut buffer)) {
                 Ok(0) => return Err(Gone),
                 Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {

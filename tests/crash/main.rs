@@ -20,6 +20,8 @@ mod broker;
 mod link;
 mod publisher;
 mod subscriber;
+#[path = "../support/uninterrupted.rs"]
+mod uninterrupted;
 mod wills;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -15,6 +15,9 @@ mod support;
 #[path = "../support/folder.rs"]
 mod folder;
 
+#[path = "../support/uninterrupted.rs"]
+mod uninterrupted;
+
 mod input;
 mod passwords;
 mod state;
@@ -27,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use folder::Folder;
 use support::{Broker, Client, Connect, Publish};
+use uninterrupted::uninterrupted;
 
 const MIB: u64 = 1 << 20;
 
@@ -98,7 +102,7 @@ impl Outcome {
         stream.set_read_timeout(Some(patience)).expect("an option");
         let (mut told, mut bytes) = (Vec::new(), [0; 256]);
         loop {
-            match stream.read(&mut bytes) {
+            match uninterrupted(|| stream.read(&mut bytes)) {
                 Ok(0) => break,
                 Ok(count) => told.extend_from_slice(&bytes[..count]),
                 Err(error)

@@ -7,6 +7,8 @@ mod kernel;
 mod matrix;
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod support;
+#[path = "../support/uninterrupted.rs"]
+mod uninterrupted;
 mod websocket;
 
 use std::io::{Read, Write};

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use crate::support::{self, Broker, EXECUTORS, PATIENCE};
+use crate::uninterrupted::uninterrupted;
 
 const MORE: &str = "[[listeners]]\nbind = \"127.0.0.1:0\"\ntransport = \"ws\"\nanonymous = true\n\
     [listeners.websocket]\npath = [\"/a\", \"/b\"]\norigins = [\"https://*.example.org\"]\n\
@@ -21,7 +22,9 @@ fn asks(broker: &Broker, transport: &str, path: &str, fields: &str) -> (TcpStrea
     );
     stream.write_all(request.as_bytes()).expect("written");
     let (mut answer, mut byte) = (Vec::new(), [0]);
-    while !answer.ends_with(b"\r\n\r\n") && stream.read(&mut byte).is_ok_and(|count| count > 0) {
+    while !answer.ends_with(b"\r\n\r\n")
+        && uninterrupted(|| stream.read(&mut byte)).is_ok_and(|count| count > 0)
+    {
         answer.extend(byte);
     }
     let answer = String::from_utf8(answer).expect("text");

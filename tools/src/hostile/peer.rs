@@ -124,9 +124,20 @@ impl Peer {
                 self.inbox.drain(..total);
                 return Ok(Answer { first_byte, body });
             }
-            match self.stream.read(&mut buffer)? {
+            match self.read(&mut buffer)? {
                 0 => return Err(Refusal::Closed),
                 read => self.inbox.extend_from_slice(&buffer[..read]),
+            }
+        }
+    }
+
+    /// Reads what has arrived, or waits for it. A read with a timeout ends with EINTR when the
+    /// process was stopped and continues (signal(7)).
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.stream.read(buffer) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
             }
         }
     }
@@ -135,7 +146,7 @@ impl Peer {
     pub fn await_bytes(&mut self, last: &[u8]) -> Exchange<()> {
         let (mut seen, mut buffer) = (Vec::new(), [0; 1_024]);
         while !seen.ends_with(last) {
-            match self.stream.read(&mut buffer)? {
+            match self.read(&mut buffer)? {
                 0 => return Err(Refusal::Closed),
                 read => seen.extend_from_slice(&buffer[..read]),
             }
@@ -208,7 +219,11 @@ impl Peer {
                 match stream.read(&mut buffer) {
                     Ok(0) => return total,
                     Ok(read) => total += read as u64,
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error)
+                        if matches!(
+                            error.kind(),
+                            io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+                        ) => {}
                     Err(_) => return total,
                 }
             }
@@ -352,9 +367,16 @@ mod tests {
         assert_eq!(pump.piece(0, 8), b"abc");
         assert_eq!(pump.piece(1, 1), b"b");
         assert_eq!((pump.piece(3, 8), pump.piece(6, 8)), (&b"xy"[..], &b"y"[..]));
-        let address = answering(&[]);
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+        let address = listener.local_addr().expect("a bound socket").to_string();
+        let address = address.parse().expect("127.0.0.1 is loopback");
         let mut peers = [Peer::open(address, PATIENCE).expect("the server listens")];
+        let (mut stream, _) = listener.accept().expect("the test has connected");
         assert_eq!(pump.run(&mut peers), 8);
+        drop(peers);
+        let mut received = Vec::new();
+        stream.read_to_end(&mut received).expect("all data");
+        assert_eq!(received, b"abcxyxyx");
     }
 
     #[test]
