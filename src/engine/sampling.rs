@@ -6,7 +6,7 @@ use crate::engine::connections::connection::Hold;
 use crate::engine::connections::pending_acks::Answers;
 use crate::engine::inspect::Begun;
 use crate::engine::packet_view::PacketView;
-use crate::engine::{Engine, Timer};
+use crate::engine::{Engine, Timer, watch};
 use crate::wire::{self, PacketType, Qos, ReasonCode, Version};
 
 impl Engine {
@@ -66,11 +66,8 @@ impl Engine {
     fn complete(&mut self, begun: Begun) -> Option<()> {
         let connection = self.connections.get(begun.publisher)?;
         let publisher = connection.session()?;
-        let alias = begun.topic_alias.filter(|&alias| alias > 0 && begun.topic.is_empty());
-        let topic = match alias {
-            Some(alias) => connection.extra.as_ref()?.incoming_aliases.topic(alias)?.into(),
-            None => begun.topic,
-        };
+        let topic = watch::topic_of(connection, Some(&begun.topic), begun.topic_alias)?;
+        let topic: Box<str> = topic.into();
         let answers = connection.answers.as_deref().map_or(0, Answers::waiting);
         let waited = begun.has_waited || begun.qos != Qos::AtMostOnce && answers > 0;
         let mut span = MessageSpan {

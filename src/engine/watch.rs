@@ -180,12 +180,7 @@ impl Engine {
         if let Some(client) = view.client {
             self.observers.watch.traces.note_connect(id, client, view.user);
         }
-        let alias = view.topic_alias.filter(|&alias| alias > 0 && view.topic == Some(""));
-        let aliases = connection.extra.as_ref().map(|extra| &extra.incoming_aliases);
-        let topic = match alias {
-            Some(alias) => aliases.and_then(|aliases| aliases.topic(alias)),
-            None => view.topic,
-        };
+        let topic = topic_of(connection, view.topic, view.topic_alias);
         let (packet_type, bytes) = (wire::packet_type(packet), packet.len());
         let seen =
             SeenPacket { is_sent: false, packet_type, bytes, seen_bytes: bytes, topic, view };
@@ -244,6 +239,18 @@ impl Engine {
             address: id.and_then(|id| connections.get(id)?.address),
         };
         watch.traces.show_drop(*now, &whose, topic, (cause, messages));
+    }
+}
+
+/// The topic of a received PUBLISH, also if an alias replaces it; none if the alias is not set.
+pub(in crate::engine) fn topic_of<'a>(
+    connection: &'a Connection,
+    topic: Option<&'a str>,
+    alias: Option<u16>,
+) -> Option<&'a str> {
+    match alias.filter(|&alias| alias > 0 && topic == Some("")) {
+        Some(alias) => connection.extra.as_ref()?.incoming_aliases.topic(alias),
+        None => topic,
     }
 }
 
