@@ -15,9 +15,6 @@ mod support;
 #[path = "../support/folder.rs"]
 mod folder;
 
-#[path = "../support/uninterrupted.rs"]
-mod uninterrupted;
-
 mod input;
 mod passwords;
 mod state;
@@ -30,7 +27,6 @@ use std::time::{Duration, Instant};
 
 use folder::Folder;
 use support::{Broker, Client, Connect, Publish};
-use uninterrupted::uninterrupted;
 
 const MIB: u64 = 1 << 20;
 
@@ -99,18 +95,22 @@ struct Outcome {
 impl Outcome {
     /// Records the last bytes received on a connection, if it has ended.
     fn take(&mut self, mut stream: TcpStream, patience: Duration) {
-        stream.set_read_timeout(Some(patience)).expect("an option");
+        let until = Instant::now() + patience;
         let (mut told, mut bytes) = (Vec::new(), [0; 256]);
         loop {
-            match uninterrupted(|| stream.read(&mut bytes)) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return self.open.push(stream);
+            }
+            stream.set_read_timeout(Some(left)).expect("an option");
+            match stream.read(&mut bytes) {
                 Ok(0) => break,
                 Ok(count) => told.extend_from_slice(&bytes[..count]),
-                Err(error)
-                    if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) =>
-                {
-                    return self.open.push(stream);
-                }
-                Err(_) => break,
+                Err(error) => match error.kind() {
+                    // A stopped process has its calls interrupted when it continues.
+                    ErrorKind::WouldBlock | ErrorKind::TimedOut | ErrorKind::Interrupted => {}
+                    _ => break,
+                },
             }
         }
         self.refused += 1;
