@@ -1,5 +1,6 @@
 //! Authentication and authorization.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -120,18 +121,28 @@ pub enum Anonymous {
 
 impl<'de> Deserialize<'de> for Anonymous {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "true, false or \"auto\" is expected")]
-        enum Said {
-            Bool(bool),
-            Text(String),
+        struct Written;
+
+        impl de::Visitor<'_> for Written {
+            type Value = Anonymous;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("true, false or \"auto\"")
+            }
+
+            fn visit_bool<E: de::Error>(self, is_any: bool) -> Result<Anonymous, E> {
+                Ok(if is_any { Anonymous::Yes } else { Anonymous::No })
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Anonymous, E> {
+                match text {
+                    "auto" => Ok(Anonymous::Auto),
+                    _ => Err(E::custom("true, false or \"auto\" is expected")),
+                }
+            }
         }
-        match Said::deserialize(deserializer)? {
-            Said::Bool(true) => Ok(Self::Yes),
-            Said::Bool(false) => Ok(Self::No),
-            Said::Text(text) if text == "auto" => Ok(Self::Auto),
-            Said::Text(_) => Err(de::Error::custom("true, false or \"auto\" is expected")),
-        }
+
+        deserializer.deserialize_any(Written)
     }
 }
 

@@ -4,7 +4,8 @@ use std::ffi::OsString;
 
 use toml::{Table, Value};
 
-use super::{ConfigError, Settings, keys};
+use super::document::Document;
+use super::{ConfigError, Settings, deserializer, keys};
 
 /// How all variables of the configuration begin.
 const PREFIX: &str = "RINGMQ_";
@@ -116,8 +117,9 @@ fn unknown(name: &str, known: &[(String, String, Value)]) -> ConfigError {
 /// The value of a variable: of the type that the key has in a file. A list may be separated by commas.
 fn interpret(key: &str, default: &Value, text: &str) -> Result<Value, String> {
     let as_text = Value::String(text.to_owned());
-    let as_literal = format!("value = {text}").parse::<Table>().ok();
-    let as_literal = as_literal.and_then(|mut table| table.remove("value"));
+    let as_literal = format!("value = {text}");
+    let as_literal = Document::parse(&as_literal).ok();
+    let as_literal = as_literal.and_then(|mut document| document.table.remove("value"));
     let candidates = match default {
         Value::String(_) => [Some(as_text), as_literal],
         Value::Array(_) if as_literal.as_ref().is_none_or(|value| !value.is_array()) => {
@@ -131,12 +133,12 @@ fn interpret(key: &str, default: &Value, text: &str) -> Result<Value, String> {
     for value in candidates.into_iter().flatten() {
         let mut table = Table::new();
         keys::insert(&mut table, key, value.clone());
-        match Value::Table(table).try_into::<Settings>() {
+        match deserializer::from_table::<Settings>(&table) {
             Ok(_) => return Ok(value),
             Err(error) => drop(first_error.get_or_insert(error)),
         }
     }
-    Err(first_error.map_or_else(|| "not a value".to_owned(), |error| error.message().to_owned()))
+    Err(first_error.map_or_else(|| "not a value".to_owned(), |error| error.what().to_owned()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! Errors of the configuration, with their place.
 
 use std::fmt;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// An invalid configuration: the place, and the reason.
@@ -30,10 +31,10 @@ impl ConfigError {
         Self { key: key.map(str::to_owned), ..Self::new(what) }
     }
 
-    /// An error of the parser in `text`. The line is quoted unless it may contain a password, which must not reach
-    /// the log.
-    pub(super) fn of_parser(text: &str, error: &toml::de::Error) -> Self {
-        let start = error.span().map_or(0, |span| span.start);
+    /// An error of these bytes of a text. The line is quoted unless it may contain a password, which must not reach the
+    /// log.
+    pub(super) fn in_text(text: &str, span: Range<usize>, what: &str) -> Self {
+        let start = span.start;
         let number = line_at(text, start);
         let line = text.lines().nth(number as usize - 1).unwrap_or_default();
         let has_password = line.split_once("://").is_some_and(|(_, after)| after.contains('@'));
@@ -44,12 +45,11 @@ impl ConfigError {
         let is_secret = has_password || has_headers || line.trim_start().starts_with("token");
         let excerpt = match is_secret {
             true => format!(
-                "TOML parse error at line {number}: {} (the line is not shown because it may have a password or a token)",
-                error.message()
+                "TOML parse error at line {number}: {what} (the line is not shown because it may have a password or a token)"
             ),
-            false => error.to_string().trim_end().to_owned(),
+            false => excerpt(text, span, what),
         };
-        Self { line: Some(number), excerpt: Some(excerpt), ..Self::new(error.message()) }
+        Self { line: Some(number), excerpt: Some(excerpt), ..Self::new(what) }
     }
 
     /// The same error with its place in a file.
@@ -104,4 +104,41 @@ impl std::error::Error for ConfigError {}
 pub(super) fn line_at(text: &str, byte: usize) -> u32 {
     let before = text.get(..byte).unwrap_or(text);
     1 + before.matches('\n').count() as u32
+}
+
+/// An error with its line, in which the bytes are marked.
+fn excerpt(text: &str, span: Range<usize>, what: &str) -> String {
+    let before = text.get(..span.start).unwrap_or(text);
+    let line_start = before.rfind('\n').map_or(0, |at| at + 1);
+    let line = text[line_start..].lines().next().unwrap_or_default();
+    let (number, column) = (line_at(text, span.start), before[line_start..].chars().count());
+    let rest = line.chars().count().saturating_sub(column);
+    let marked = span.len().clamp(1, rest.max(1));
+    let gutter = " ".repeat(number.to_string().len() + 1);
+    format!(
+        "TOML parse error at line {number}, column {}\n{gutter}|\n{number} | {line}\n{gutter}| {}{}\n{what}",
+        column + 1,
+        " ".repeat(column),
+        "^".repeat(marked),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_marks_its_bytes_in_the_line() {
+        let text = "a = 1\n[ä]\nkéy = \"x\"\n";
+        let start = text.find("\"x\"").expect("the value");
+        let error = ConfigError::in_text(text, start..start + 3, "not a number");
+        assert_eq!(
+            error.to_string(),
+            "TOML parse error at line 3, column 7\n  |\n3 | kéy = \"x\"\n  |       ^^^\nnot a number"
+        );
+        for span in [text.len()..text.len(), 0..0, 3..text.len(), 500..501] {
+            assert!(ConfigError::in_text(text, span, "it").to_string().ends_with("^\nit"));
+        }
+        assert!(ConfigError::in_text("", 0..0, "it").to_string().contains("line 1, column 1"));
+    }
 }

@@ -1,5 +1,7 @@
 //! Cores, I/O methods and executors, and options of io_uring.
 
+use std::fmt;
+
 use clap::ValueEnum;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
@@ -66,17 +68,25 @@ impl std::str::FromStr for Cores {
 
 impl<'de> Deserialize<'de> for Cores {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Deserialize)]
-        #[serde(untagged, expecting = "a number of cores, or a list such as \"0,2,4-7\"")]
-        enum Text {
-            Number(i64),
-            Text(String),
+        struct Written;
+
+        impl de::Visitor<'_> for Written {
+            type Value = Cores;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a number of cores, or a list such as \"0,2,4-7\"")
+            }
+
+            fn visit_i64<E: de::Error>(self, count: i64) -> Result<Cores, E> {
+                self.visit_str(&count.to_string())
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Cores, E> {
+                text.parse().map_err(E::custom)
+            }
         }
-        let text = match Text::deserialize(deserializer)? {
-            Text::Number(number) => number.to_string(),
-            Text::Text(text) => text,
-        };
-        text.parse().map_err(de::Error::custom)
+
+        deserializer.deserialize_any(Written)
     }
 }
 

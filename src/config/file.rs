@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use toml::Table;
-use toml::de::{DeTable, DeValue};
 
+use super::deserializer::{self, ValueError};
+use super::document::Document;
 use super::error::line_at;
 use super::keys;
 use super::{Addresses, Bind, ConfigError, Listener, Origin, Settings};
@@ -63,11 +64,11 @@ impl Files {
     }
 
     fn add_text(&mut self, path: &Path, text: &str, is_included: bool) -> Result<(), ConfigError> {
-        let table = parse(text)?.1;
-        let tree = DeTable::parse(text).map_err(|error| ConfigError::of_parser(text, &error))?;
+        let document = Document::parse(text)?;
+        read(&document)?;
         let file: Arc<Path> = path.into();
         let mut places = Vec::new();
-        collect(tree.get_ref(), "", &mut |key, start| {
+        document.each_key(&mut |key, start| {
             let origin = Origin::File { file: Arc::clone(&file), line: line_at(text, start) };
             places.push((key, origin));
         });
@@ -93,7 +94,7 @@ impl Files {
                 None => drop(self.places.insert(key, origin)),
             }
         }
-        merge(&mut self.table, table);
+        merge(&mut self.table, document.table);
         Ok(())
     }
 }
@@ -125,40 +126,6 @@ fn list(folder: &Path) -> Result<Vec<PathBuf>, String> {
     Ok(paths)
 }
 
-/// Calls `found` with each key of a table and its place in bytes; with the key of a list for each table of the list.
-fn collect(table: &DeTable<'_>, above: &str, found: &mut impl FnMut(String, usize)) {
-    for (name, value) in table {
-        let key = keys::join(above, name.get_ref());
-        let start = name.span().start;
-        match value.get_ref() {
-            DeValue::Table(table) => collect(table, &key, found),
-            DeValue::Array(list) if keys::LISTS.contains(&key.as_str()) => {
-                list.iter().for_each(|table| found(key.clone(), table.span().start));
-            }
-            _ => found(key, start),
-        }
-    }
-}
-
-/// The key whose name or value has this byte.
-fn key_at(table: &DeTable<'_>, above: &str, byte: usize) -> Option<String> {
-    fn within(value: &DeValue<'_>, key: &str, byte: usize) -> Option<String> {
-        match value {
-            DeValue::Table(table) => key_at(table, key, byte),
-            DeValue::Array(list) => list.iter().find_map(|of| within(of.get_ref(), key, byte)),
-            _ => None,
-        }
-    }
-    table.iter().find_map(|(name, value)| {
-        let key = keys::join(above, name.get_ref());
-        within(value.get_ref(), &key, byte).or_else(|| {
-            let is_leaf = !matches!(value.get_ref(), DeValue::Table(_));
-            let is_here = name.span().contains(&byte) || is_leaf && value.span().contains(&byte);
-            is_here.then_some(key)
-        })
-    })
-}
-
 /// Adds the keys of `more` to a table. Lists of tables are joined.
 fn merge(table: &mut Table, more: Table) {
     use toml::Value;
@@ -175,33 +142,28 @@ fn merge(table: &mut Table, more: Table) {
     }
 }
 
-/// The settings in a text, and its table. Errors name line, column, key and the accepted values.
-fn parse(text: &str) -> Result<(Settings, Table), ConfigError> {
-    let about = |error: toml::de::Error| {
-        let tree = DeTable::parse(text).ok();
-        let byte = error.span().map_or(0, |span| span.start);
-        let key = tree.and_then(|tree| key_at(tree.get_ref(), "", byte));
-        ConfigError::of_parser(text, &error).of(key)
-    };
-    let settings: Settings = toml::from_str(text).map_err(about)?;
-    let table: Table = text.parse().map_err(about)?;
-    spread(&settings.listeners, &table)?;
-    Ok((settings, table))
+/// The settings in a text. Errors name line, column, key and the accepted values.
+fn read(document: &Document<'_>) -> Result<Settings, ConfigError> {
+    let settings = document.settings()?;
+    spread(&settings.listeners, &document.table)?;
+    Ok(settings)
 }
 
 impl Settings {
     /// Reads the text of a TOML file over the defaults; errors name line, column, key and the accepted values.
     pub fn from_toml(text: &str) -> Result<Self, String> {
-        let (mut settings, table) = parse(text).map_err(|error| error.to_string())?;
-        settings.complete(&table).map_err(|error| error.to_string())?;
-        Ok(settings)
+        let complete = |document: Document<'_>| {
+            let mut settings = read(&document)?;
+            settings.complete(&document.table)?;
+            Ok(settings)
+        };
+        Document::parse(text).and_then(complete).map_err(|error: ConfigError| error.to_string())
     }
 
     /// The settings of a table over the defaults, and for each listener the number of its table.
     pub(super) fn from_table(table: &Table) -> Result<(Self, Vec<usize>), ConfigError> {
-        let mut settings: Self = toml::Value::Table(table.clone())
-            .try_into()
-            .map_err(|error: toml::de::Error| ConfigError::new(error.message()))?;
+        let mut settings: Self = deserializer::from_table(table)
+            .map_err(|error: ValueError| ConfigError::new(error.what()))?;
         let tables = settings.complete(table)?;
         Ok((settings, tables))
     }

@@ -5,6 +5,8 @@ mod access;
 mod address;
 mod admin;
 mod configuration;
+mod deserializer;
+mod document;
 mod environment;
 mod error;
 mod executor;

@@ -10,8 +10,17 @@ where
     D: Deserializer<'de>,
     T: TryFrom<u64>,
 {
-    let number = i128::from(i64::deserialize(deserializer)?);
-    let fits = (i128::from(MIN)..=i128::from(MAX)).contains(&number);
-    let value = u64::try_from(number).ok().filter(|_| fits).and_then(|n| T::try_from(n).ok());
-    value.ok_or_else(|| de::Error::custom(format!("{number} is not from {MIN} to {MAX}")))
+    let number = i64::deserialize(deserializer)?;
+    let value = within(number, MIN, MAX).and_then(|value| T::try_from(value).ok());
+    value.ok_or_else(|| de::Error::custom(outside(number, MIN, MAX)))
+}
+
+/// The number, if it is within bounds. No generic function: there are a hundred numbers.
+fn within(number: i64, min: u64, max: u64) -> Option<u64> {
+    u64::try_from(number).ok().filter(|value| (min..=max).contains(value))
+}
+
+#[cold]
+fn outside(number: i64, min: u64, max: u64) -> String {
+    format!("{number} is not from {min} to {max}")
 }

@@ -1,6 +1,8 @@
 //! Telemetry by OTLP: metrics, and spans of sampled messages.
 
-use serde::{Deserialize, Serialize, Serializer};
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::number::between;
 
@@ -18,8 +20,7 @@ pub struct Telemetry {
 }
 
 /// Which messages are sampled.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq)]
-#[serde(try_from = "Wish")]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Sampling {
     /// None.
     #[default]
@@ -30,25 +31,38 @@ pub enum Sampling {
     Share(f64),
 }
 
-/// The value of the key.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Wish {
-    Share(f64),
-    Text(String),
-}
+impl<'de> Deserialize<'de> for Sampling {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Written;
 
-impl TryFrom<Wish> for Sampling {
-    type Error = String;
+        impl de::Visitor<'_> for Written {
+            type Value = Sampling;
 
-    fn try_from(wish: Wish) -> Result<Self, String> {
-        match wish {
-            Wish::Text(text) if text == "off" => Ok(Self::Off),
-            Wish::Text(text) if text == "asked" => Ok(Self::Asked),
-            Wish::Share(share) if (0.0..=1.0).contains(&share) => Ok(Self::Share(share)),
-            Wish::Text(text) => Err(format!("{text:?} is not \"off\", \"asked\" or a share")),
-            Wish::Share(share) => Err(format!("{share} is not a share from 0 to 1")),
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"off\", \"asked\" or a share from 0 to 1")
+            }
+
+            fn visit_i64<E: de::Error>(self, share: i64) -> Result<Sampling, E> {
+                self.visit_f64(share as f64)
+            }
+
+            fn visit_f64<E: de::Error>(self, share: f64) -> Result<Sampling, E> {
+                match (0.0..=1.0).contains(&share) {
+                    true => Ok(Sampling::Share(share)),
+                    false => Err(E::custom(format!("{share} is not a share from 0 to 1"))),
+                }
+            }
+
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Sampling, E> {
+                match text {
+                    "off" => Ok(Sampling::Off),
+                    "asked" => Ok(Sampling::Asked),
+                    _ => Err(E::custom(format!("{text:?} is not \"off\", \"asked\" or a share"))),
+                }
+            }
         }
+
+        deserializer.deserialize_any(Written)
     }
 }
 
