@@ -5,9 +5,9 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::{Duration, Instant};
 
+use flume::{Receiver, RecvTimeoutError, Sender};
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::base::atomic::AtomicU64;
@@ -44,7 +44,7 @@ pub struct Output {
 enum Task {
     Write(Box<[u8]>),
     /// Everything queued before has been written or lost.
-    Arrived(SyncSender<()>),
+    Arrived(Sender<()>),
 }
 
 #[derive(Debug)]
@@ -72,16 +72,16 @@ impl Output {
     /// Starts the writer of the log. Lost lines are counted, and reported in the log as soon as it
     /// can be written again.
     pub fn for_log(to: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::start("log", to, true)
+        Self::start("log", Box::new(to), true)
     }
 
     /// Starts a writer for other lines than the log's.
     pub fn start_for(name: &str, to: impl Write + Send + 'static) -> io::Result<Self> {
-        Self::start(name, to, false)
+        Self::start(name, Box::new(to), false)
     }
 
-    fn start(name: &str, to: impl Write + Send + 'static, is_log: bool) -> io::Result<Self> {
-        let (lines, tasks) = channel();
+    fn start(name: &str, to: Box<dyn Write + Send>, is_log: bool) -> io::Result<Self> {
+        let (lines, tasks) = flume::unbounded();
         let state = Arc::new(State {
             queued_bytes: AtomicUsize::new(0),
             done: AtomicUsize::new(0),
@@ -118,7 +118,7 @@ impl Output {
         if self.state.is_given_up.load(Relaxed) {
             return;
         }
-        let (arrived, has_arrived) = sync_channel(1);
+        let (arrived, has_arrived) = flume::bounded(1);
         if self.lines.send(Task::Arrived(arrived)).is_err() {
             return;
         }
@@ -155,14 +155,14 @@ impl<'a> MakeWriter<'a> for Output {
 }
 
 /// The writer thread.
-struct LineWriter<W> {
-    to: W,
+struct LineWriter {
+    to: Box<dyn Write + Send>,
     state: Arc<State>,
     /// The last line was written only in part.
     is_cut: bool,
 }
 
-impl<W: Write> LineWriter<W> {
+impl LineWriter {
     fn run(mut self, tasks: &Receiver<Task>) {
         let (mut lost, mut said) = (0, None::<Instant>);
         for task in tasks {

@@ -72,28 +72,28 @@ pub(super) fn start(log: &Log) -> Result<(), Failure> {
         LogTo::Stderr => {
             let stderr = io::stderr();
             let is_terminal = stderr.is_terminal();
-            start_to(log, is_terminal, stderr)
+            start_to(log, is_terminal, Box::new(stderr))
         }
         LogTo::Stdout => {
             let stdout = io::stdout();
             let is_terminal = stdout.is_terminal();
-            start_to(log, is_terminal, stdout)
+            start_to(log, is_terminal, Box::new(stdout))
         }
-        LogTo::None => start_to(log, false, io::sink()),
+        LogTo::None => start_to(log, false, Box::new(io::sink())),
         LogTo::File(path) => {
             let file = LogFile::open(path).map_err(|error| {
                 let error = format!("log.to: cannot open {}: {error}", path.display());
                 Failure::new(Exit::Configuration, error)
             })?;
             let reopen = Some(file.reopen());
-            start_with(log, log.format, false, file, reopen)
+            start_with(log, log.format, false, Box::new(file), reopen)
         }
         #[cfg(all(feature = "service", unix))]
         LogTo::Journald => Journal::open()
-            .and_then(|journal| start_with(log, LogFormat::Json, false, journal, None)),
+            .and_then(|journal| start_with(log, LogFormat::Json, false, Box::new(journal), None)),
         #[cfg(all(feature = "service", unix))]
         LogTo::Syslog(socket) => Syslog::open(socket.as_deref().unwrap_or(Syslog::SOCKET.as_ref()))
-            .and_then(|syslog| start_with(log, LogFormat::Json, false, syslog, None)),
+            .and_then(|syslog| start_with(log, LogFormat::Json, false, Box::new(syslog), None)),
         #[cfg(not(all(feature = "service", unix)))]
         LogTo::Journald | LogTo::Syslog(_) => unreachable!("the configuration does not permit it"),
     };
@@ -121,7 +121,7 @@ pub(super) fn check(log: &Log) -> Result<(), Failure> {
 pub(super) fn start_to(
     log: &Log,
     has_colours: bool,
-    writer: impl Write + Send + 'static,
+    writer: Box<dyn Write + Send>,
 ) -> io::Result<()> {
     start_with(log, log.format, has_colours, writer, None)
 }
@@ -130,7 +130,7 @@ fn start_with(
     log: &Log,
     format: LogFormat,
     has_colours: bool,
-    writer: impl Write + Send + 'static,
+    writer: Box<dyn Write + Send>,
     reopen: Option<Reopen>,
 ) -> io::Result<()> {
     let output = match format {

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use toml::{Table, Value};
 
-use super::{ConfigError, Settings};
+use super::{ConfigError, Settings, serializer};
 
 /// The key of the list of listeners.
 pub const LISTENERS: &str = "listeners";
@@ -104,7 +104,7 @@ pub fn insert(table: &mut Table, key: &str, value: Value) {
 
 /// All keys with their values as in a file, in the order of the keys.
 pub fn of(settings: &Settings) -> Vec<(String, Value)> {
-    let table = Table::try_from(settings).expect("settings are written as they are read");
+    let table = serializer::to_table(settings).expect("settings are written as they are read");
     let mut all = Vec::new();
     add("", Value::Table(table), &mut all);
     all
@@ -131,7 +131,7 @@ pub(super) fn take_over(
     is_live: &impl Fn(&str) -> bool,
 ) -> Result<Settings, ConfigError> {
     let table =
-        |settings| Table::try_from(settings).expect("settings are written as they are read");
+        |settings| serializer::to_table(settings).expect("settings are written as they are read");
     let mut merged = table(running);
     take_keys("", &mut merged, table(wanted), is_live);
     Settings::from_table(&merged).map(|(settings, _)| settings)

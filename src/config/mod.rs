@@ -20,6 +20,7 @@ mod mqtt;
 mod number;
 mod protection;
 pub mod proxy;
+mod serializer;
 mod storage;
 pub mod telemetry;
 #[cfg(test)]

@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 
 use crate::base::notifier::Notifier;
 use crate::engine::Restored;
@@ -18,8 +17,8 @@ pub struct CoreStore {
     reader: Arc<Reader>,
     config: JournalConfig,
     /// To every core, this one included.
-    senders: Vec<Sender<RestoredPart>>,
-    receiver: Receiver<RestoredPart>,
+    senders: Vec<flume::Sender<RestoredPart>>,
+    receiver: flume::Receiver<RestoredPart>,
 }
 
 /// The restored state that one core announces to the others.
@@ -32,7 +31,8 @@ impl CoreStore {
         let waits = store.waits();
         let clients = store.start(notifiers).map_err(io::Error::other)?;
         let wall_at_zero_us = store.started_us();
-        let (senders, receivers): (Vec<_>, Vec<_>) = clients.iter().map(|_| channel()).unzip();
+        let (senders, receivers): (Vec<_>, Vec<_>) =
+            clients.iter().map(|_| flume::unbounded()).unzip();
         let of_core = |(client, receiver)| Self {
             client,
             reader: Arc::clone(&reader),

@@ -1,7 +1,7 @@
 //! Starts an executor on each core's thread, all of them or none, and stops them together.
 
 use std::io;
-use std::sync::{Arc, mpsc};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Instant;
 
@@ -167,12 +167,12 @@ fn notify(notifiers: &Arc<[Notifier]>, core: CoreId) -> Notify {
 /// Starts an executor of kind `E` on each core. When one of them cannot be built, none runs.
 pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
     let Builders { each, collector, cores } = Builder::<E>::each(plan, listeners)?;
-    let (ready, are_ready) = mpsc::channel();
+    let (ready, are_ready) = flume::unbounded();
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
     for (number, builder) in each.into_iter().enumerate() {
         let (ready, placement) = (ready.clone(), plan.placements.get(number).copied());
         let numa = plan.numa;
-        let (gate, may_go) = mpsc::channel();
+        let (gate, may_go) = flume::unbounded();
         gates.push(gate);
         let run = move || {
             if let Some(placement) = placement {

@@ -1,11 +1,11 @@
 //! The thread that collects the cores' statistics and prints them: at intervals, on SIGUSR1, and at exit.
 
 use std::io;
-use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use flume::RecvTimeoutError;
 use hdrhistogram::serialization::V2DeflateSerializer;
 
 use crate::base::metrics::Metrics;
@@ -17,7 +17,7 @@ use crate::stats::{HistogramLog, Report, SharedStatistics, Why, json, table};
 
 /// Asks the reporter, if there is one, for a report since the start. Clones ask the same one.
 #[derive(Clone, Debug, Default)]
-pub struct Prompt(Arc<Mutex<Option<mpsc::Sender<Request>>>>);
+pub struct Prompt(Arc<Mutex<Option<flume::Sender<Request>>>>);
 
 /// A request to the reporter's thread.
 #[derive(Debug)]
@@ -44,7 +44,7 @@ impl Prompt {
         let _ = self.sender().as_ref().map(|to| to.send(request));
     }
 
-    fn sender(&self) -> MutexGuard<'_, Option<mpsc::Sender<Request>>> {
+    fn sender(&self) -> MutexGuard<'_, Option<flume::Sender<Request>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -62,7 +62,7 @@ pub struct Prepared {
     settings: Stats,
     log: Option<HistogramLog>,
     prompt: Prompt,
-    requests: mpsc::Receiver<Request>,
+    requests: flume::Receiver<Request>,
 }
 
 impl Reporter {
@@ -72,7 +72,7 @@ impl Reporter {
             true => None,
             false => Some(HistogramLog::create(&settings.log)?),
         };
-        let (to, requests) = mpsc::channel();
+        let (to, requests) = flume::unbounded();
         *prompt.sender() = Some(to);
         Ok(Prepared { settings: settings.clone(), log, prompt: prompt.clone(), requests })
     }
