@@ -54,12 +54,14 @@ impl ValueError {
     }
 
     /// The same error of a value that is in another one.
+    #[cold]
     pub fn within(mut self, step: Step) -> Self {
         self.0.steps.push(step);
         self
     }
 
     /// The same error of the name of a value.
+    #[cold]
     fn of_name(mut self) -> Self {
         self.0.is_name = true;
         self
@@ -91,6 +93,7 @@ struct ValueDeserializer<'de>(&'de Value);
 impl ValueDeserializer<'_> {
     /// The error of a value of another kind.
     #[cold]
+    #[inline(never)]
     fn unlike(&self, expected: &dyn Expected) -> ValueError {
         let unexpected = match self.0 {
             Value::String(text) => Unexpected::Str(text),

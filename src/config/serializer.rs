@@ -208,10 +208,13 @@ struct Fields {
 }
 
 impl Fields {
-    fn add(&mut self, name: String, value: Option<Value>) {
-        if let Some(value) = value {
-            self.table.insert(name, value);
+    /// Adds a value, unless it is left out. Not inlined: a hundred keys are written.
+    #[inline(never)]
+    fn add(&mut self, name: &str, written: Written) -> Result<(), ValueError> {
+        if let Some(value) = written? {
+            self.table.insert(name.to_owned(), value);
         }
+        Ok(())
     }
 }
 
@@ -229,8 +232,7 @@ impl ser::SerializeMap for Fields {
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), ValueError> {
         let name = std::mem::take(&mut self.name);
-        self.add(name, value.serialize(ValueSerializer)?);
-        Ok(())
+        self.add(&name, value.serialize(ValueSerializer))
     }
 
     fn end(self) -> Written {
@@ -247,8 +249,7 @@ impl ser::SerializeStruct for Fields {
         name: &'static str,
         value: &T,
     ) -> Result<(), ValueError> {
-        self.add(name.to_owned(), value.serialize(ValueSerializer)?);
-        Ok(())
+        self.add(name, value.serialize(ValueSerializer))
     }
 
     fn end(self) -> Written {

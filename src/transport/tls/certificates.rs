@@ -115,9 +115,10 @@ pub(super) fn read_lists(
             };
             tracing::warn!(
                 file = %file.display(),
-                "the revocation list of {} has expired ({until}); {what_follows}. Install a newer \
+                "the revocation list of {} has expired ({}); {what_follows}. Install a newer \
                  list and send SIGHUP",
-                list.issuer()
+                list.issuer(),
+                judge::utc(&until)
             );
         }
         all.extend(lists);

@@ -3,6 +3,7 @@
 use rustls::{CertificateError, Error};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::public_key::PublicKey;
+use x509_parser::time::ASN1Time;
 use x509_parser::x509::X509Version;
 
 /// Keys that the broker supports.
@@ -69,6 +70,14 @@ pub(super) fn unreadable_key(error: &Error) -> String {
     format!("{error}; use {GOOD_KEYS}")
 }
 
+/// A time as in RFC 3339. The general formatting of `time` takes 26 kB of a router's binary.
+pub(super) fn utc(time: &ASN1Time) -> String {
+    let time = time.to_datetime().to_utc();
+    let (year, month, day) = (time.year(), u8::from(time.month()), time.day());
+    let (hour, minute, second) = (time.hour(), time.minute(), time.second());
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
 /// Problems that clients may have with a usable certificate chain. `now_s` is the Unix time.
 pub(super) fn doubts_about_chain(chain: &[X509Certificate<'_>], now_s: u64) -> Vec<String> {
     let mut doubts = Vec::new();
@@ -76,12 +85,12 @@ pub(super) fn doubts_about_chain(chain: &[X509Certificate<'_>], now_s: u64) -> V
         let number = place + 1;
         let validity = certificate.validity();
         if validity.not_after.timestamp() < now_s as i64 {
-            doubts.push(format!("certificate {number} has expired ({})", validity.not_after));
+            doubts.push(format!("certificate {number} has expired ({})", utc(&validity.not_after)));
         }
         if validity.not_before.timestamp() > now_s as i64 {
             doubts.push(format!(
                 "certificate {number} is not valid before {}; is this machine's clock right?",
-                validity.not_before
+                utc(&validity.not_before)
             ));
         }
         if let Some(next) = chain.get(place + 1)
