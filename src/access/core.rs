@@ -12,6 +12,7 @@ use crate::access::acl::{Covered, Rules, Subject, Wish};
 use crate::access::authorization::{Action, Question, Questions};
 use crate::access::cache::{Decided, Decisions};
 use crate::access::decide::{Asked, Open, Verdict, answered, ask};
+use crate::access::dynamic_security::{self, Publication, Receiving};
 use crate::access::grants::Grants;
 use crate::access::methods::{Answer, Exchange, Job, Known, Step, Workers};
 use crate::access::password_file::User;
@@ -23,8 +24,8 @@ use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
 use crate::base::pool::Busy;
 use crate::engine::{
-    Access, Authentication, Cause, Coverage, Credentials, Decision, Grant, IdentifierClaim,
-    Identity, ReadRules, Rejection,
+    Access, Authentication, Cause, ControlTopic, Coverage, Credentials, Decision, Grant,
+    IdentifierClaim, Identity, ReadRules, Rejection,
 };
 use crate::message::Content;
 use crate::wire::{Qos, ReasonCode};
@@ -45,6 +46,9 @@ pub struct CoreAccess {
     /// Clients that bring rules along, and the memory of these rules.
     granted: Granted,
     questions: Questions,
+    /// Answers to commands of dynamic security, which the engine publishes.
+    publications: Receiver<Publication>,
+    publish: Sender<Publication>,
 }
 
 /// What clients bring along.
@@ -70,6 +74,8 @@ struct Client {
     question: Option<Box<Open>>,
     /// Client Identifier, if connections are counted per client.
     client_identifier: Box<str>,
+    /// Mark of the client in dynamic security when it was admitted.
+    stamp: u64,
     /// Revision of the snapshot that the following fields are from; 0 if none.
     revision: u64,
     /// Sections of the rules that apply to the client.
@@ -91,6 +97,7 @@ struct Asking {
 impl CoreAccess {
     pub(super) fn new(control: Arc<Control>, notify: Notify) -> Self {
         let (answer, answers) = flume::unbounded(); // bounded by the pools
+        let (publish, publications) = flume::unbounded(); // bounded by the queue of commands
         Self {
             snapshot: Cache::new(Arc::clone(&control.snapshot)),
             questions: Questions::new(&control, &notify),
@@ -102,6 +109,8 @@ impl CoreAccess {
             hasher: DefaultHashBuilder::default(),
             steps: 0,
             granted: Granted::default(),
+            publications,
+            publish,
         }
     }
 
@@ -142,6 +151,10 @@ impl CoreAccess {
             return self.refuse(now, exchange, not_authorized(Cause::CredentialsWithdrawn));
         }
         let Known { user, valid_for, entry, grants } = known;
+        let stamp = match self.admit_by_security(exchange, user.as_deref()) {
+            Ok(stamp) => stamp,
+            Err(rejection) => return self.refuse(now, exchange, rejection.of_user(user)),
+        };
         let Some(client) = self.client(exchange) else { return refused_unheard() };
         if client.is_authenticated {
             // Re-authentication must not change the user: the session belongs to the user.
@@ -151,6 +164,7 @@ impl CoreAccess {
             }
             client.asking = None;
             client.entry = entry;
+            client.stamp = stamp;
             return Authentication::Granted(Grant { data, user, valid_for });
         }
         let Some(asking) = client.asking.take() else { return refused_unheard() };
@@ -180,11 +194,26 @@ impl CoreAccess {
         client.is_authenticated = true;
         client.user.clone_from(&user);
         client.entry = entry;
+        client.stamp = stamp;
         client.grants = grants;
         if counts_flaps {
             client.client_identifier = asking.client_identifier;
         }
         Authentication::Granted(Grant { data, user, valid_for })
+    }
+
+    /// The mark of a client in dynamic security, or why it is not admitted there.
+    fn admit_by_security(
+        &mut self,
+        exchange: u64,
+        user: Option<&str>,
+    ) -> Result<u64, Rejection> {
+        let Some(security) = self.snapshot.load().security.clone() else { return Ok(0) };
+        let identifier = self.asking(exchange).map(|asking| asking.client_identifier.clone());
+        match security.admits(user, identifier.as_deref().unwrap_or_default()) {
+            true => Ok(security.stamp(user)),
+            false => Err(not_authorized(Cause::DynamicSecurity)),
+        }
     }
 
     /// Refuses a client, and counts the refusal for its address unless a server or memory was missing.
@@ -222,6 +251,7 @@ impl CoreAccess {
     ) -> Decision<Qos> {
         let snapshot = self.snapshot.load();
         let (rules, authorizer) = (snapshot.rules.as_deref(), snapshot.authorizer.as_ref());
+        let security = snapshot.security.as_deref();
         if rules.is_none() && self.granted.clients == 0 && authorizer.is_none()
             || rules.is_some_and(Rules::is_filtering)
         {
@@ -230,7 +260,7 @@ impl CoreAccess {
         let client = known(&mut self.clients, who.exchange);
         client.refresh(snapshot, who);
         let Client { sections, user, grants, question, .. } = client;
-        let asked = Asked { rules, sections, grants: grants.as_ref(), authorizer };
+        let asked = Asked { rules, security, sections, grants: grants.as_ref(), authorizer };
         let wish = Wish::Subscribe { filter, qos };
         let authorizer = match asked.decide(&subject(user.as_deref(), who), &wish, &mut self.steps)
         {
@@ -361,7 +391,8 @@ impl Access for CoreAccess {
         let (steps, questions) = (&mut self.steps, &self.questions);
         let mut unanswered = None;
         let decided = decisions.decide(&self.hasher, topic, qos, retain, now, || {
-            let asked = Asked { rules, sections, grants: grants.as_ref(), authorizer };
+            let security = snapshot.security.as_deref();
+            let asked = Asked { rules, security, sections, grants: grants.as_ref(), authorizer };
             let wish = Wish::Publish { topic, qos, retain };
             match asked.decide(&subject(user.as_deref(), who), &wish, steps) {
                 Verdict::Allowed(_) => Some(Decided::by_rule(true)),
@@ -396,12 +427,21 @@ impl Access for CoreAccess {
     }
 
     fn read_rules(&mut self) -> Option<Arc<dyn ReadRules>> {
-        let rules = self.snapshot.load().rules.as_ref().filter(|rules| rules.is_filtering())?;
+        let snapshot = self.snapshot.load();
+        if let Some(security) = &snapshot.security {
+            return Some(Arc::new(Receiving(Arc::clone(security))));
+        }
+        let rules = snapshot.rules.as_ref().filter(|rules| rules.is_filtering())?;
         Some(Arc::new(Reading(Arc::clone(rules))))
     }
 
     fn coverage(&mut self, who: &Identity<'_>, filter: &str) -> Coverage {
         let snapshot = self.snapshot.load();
+        if let Some(security) = &snapshot.security {
+            let client = known(&mut self.clients, who.exchange);
+            let subject = subject(client.user.as_deref(), who);
+            return security.coverage(&subject, filter, &mut self.steps);
+        }
         let Some(rules) = snapshot.rules.as_deref().filter(|rules| rules.is_filtering()) else {
             return Coverage::Whole;
         };
@@ -434,8 +474,10 @@ impl Access for CoreAccess {
         qos: Qos,
         shared: Option<&str>,
     ) -> bool {
-        let is_filtering = |rules: &Arc<Rules>| rules.is_filtering();
-        match self.snapshot.load().rules.as_ref().is_some_and(is_filtering) {
+        let snapshot = self.snapshot.load();
+        let is_filtering = snapshot.security.is_some()
+            || snapshot.rules.as_ref().is_some_and(|rules| rules.is_filtering());
+        match is_filtering {
             true => self.coverage(who, topic) != Coverage::Nothing,
             false => {
                 let share =
@@ -472,8 +514,14 @@ impl Access for CoreAccess {
         retain: bool,
         is_granted: bool,
     ) -> bool {
-        let Some(rules) = &self.snapshot.load().rules else { return true };
+        let snapshot = self.snapshot.load();
+        let Some(rules) = &snapshot.rules else { return true };
         let subject = Subject { user, client_identifier: client_identifier.as_str() };
+        if let Some(security) = &snapshot.security {
+            let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
+            return dynamic_security::Topic::of(will.topic) == dynamic_security::Topic::Ordinary
+                && security.decide(&subject, &wish, &mut self.steps);
+        }
         let sections = rules.sections_of(&subject);
         self.steps += rules.steps(&sections, will.topic);
         let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
@@ -484,6 +532,11 @@ impl Access for CoreAccess {
     fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {
         let snapshot = self.snapshot.load();
         let client = self.clients.get_mut(exchange as u32 as usize)?.as_deref_mut()?;
+        if let Some(security) = &snapshot.security
+            && security.stamp(client.user.as_deref()) != client.stamp
+        {
+            return Some(ReasonCode::AdministrativeAction);
+        }
         let (user, entry) = (client.user.as_deref()?, client.entry.as_mut()?);
         match snapshot.current_entry(user, entry) {
             Ok(same) => {
@@ -493,6 +546,38 @@ impl Access for CoreAccess {
             }
             Err(reason) => Some(reason),
         }
+    }
+
+    fn may_unsubscribe(&mut self, who: &Identity<'_>, filter: &str) -> bool {
+        let Some(security) = &self.snapshot.load().security else { return true };
+        let client = known(&mut self.clients, who.exchange);
+        security.may_unsubscribe(&subject(client.user.as_deref(), who), filter, &mut self.steps)
+    }
+
+    fn control_topic(&mut self, topic: &str) -> ControlTopic {
+        match self.snapshot.load().security {
+            None => ControlTopic::No,
+            Some(_) => match dynamic_security::Topic::of(topic) {
+                dynamic_security::Topic::Commands => ControlTopic::Commands,
+                dynamic_security::Topic::Reserved => ControlTopic::Reserved,
+                dynamic_security::Topic::Ordinary => ControlTopic::No,
+            },
+        }
+    }
+
+    fn command(&mut self, who: &Identity<'_>, payload: &[u8]) -> bool {
+        let client = known(&mut self.clients, who.exchange);
+        let request = dynamic_security::Request {
+            payload: payload.into(),
+            user: client.user.clone(),
+            client_identifier: who.client_identifier.as_str().into(),
+        };
+        self.control.command(request, self.publish.clone(), Arc::clone(&self.notify))
+    }
+
+    fn poll_publication(&mut self) -> Option<(&'static str, Vec<u8>)> {
+        let Publication { topic, payload } = self.publications.try_recv().ok()?;
+        Some((topic, payload))
     }
 
     fn revision(&mut self) -> u64 {
@@ -526,9 +611,10 @@ impl Client {
         let rules = snapshot.rules.as_deref();
         let subject = subject(self.user.as_deref(), who);
         self.sections = rules.map_or_else(Box::default, |rules| rules.sections_of(&subject));
-        self.publishes_all = match rules {
-            Some(rules) => rules.lets_publish_all(&self.sections),
-            None => self.grants.is_none() && snapshot.authorizer.is_none(),
+        self.publishes_all = match (&snapshot.security, rules) {
+            (Some(security), _) => security.publishes_all(self.user.as_deref()),
+            (None, Some(rules)) => rules.lets_publish_all(&self.sections),
+            (None, None) => self.grants.is_none() && snapshot.authorizer.is_none(),
         };
         self.decisions = Decisions::default();
     }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::access::acl::{Rules, Subject, Wish};
 use crate::access::authorization::{Authorizer, Question, Questions};
 use crate::access::cache::Decided;
+use crate::access::dynamic_security::Security;
 use crate::access::grants::Grants;
 use crate::base::clock::Now;
 use crate::wire::Qos;
@@ -21,6 +22,8 @@ pub(super) enum Open {
 /// Who is asked about a request, in this order: the rules of the broker, those that the client brought along, a server.
 pub(super) struct Asked<'a> {
     pub rules: Option<&'a Rules>,
+    /// Dynamic security, which decides alone.
+    pub security: Option<&'a Security>,
     /// Sections of the rules that apply to the client.
     pub sections: &'a [u32],
     pub grants: Option<&'a Grants>,
@@ -44,6 +47,10 @@ impl<'a> Asked<'a> {
             Wish::Receive { topic } => (topic, Qos::ExactlyOnce),
         };
         let decision = |qos: Option<Qos>| qos.map_or(Verdict::Denied, Verdict::Allowed);
+        if let Some(security) = self.security {
+            let may = security.decide(subject, wish, steps);
+            return if may { Verdict::Allowed(qos) } else { Verdict::Denied };
+        }
         if let Some(rules) = self.rules {
             *steps += rules.steps(self.sections, text);
             let verdict = rules.decide(self.sections, subject, wish);

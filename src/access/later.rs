@@ -27,6 +27,11 @@ impl Gate {
         self.control.get()
     }
 
+    /// Checks that changes by commands can be kept in their file. Writes the file as it is, as the user that serves.
+    pub fn check_writable(&self) -> Result<(), AccessError> {
+        self.control.get().map_or(Ok(()), |control| control.check_writable())
+    }
+
     /// The access control of a core, which `notify` wakes.
     pub fn for_core(self: &Arc<Self>, notify: Notify) -> Box<dyn Access> {
         match self.control.get() {
@@ -50,6 +55,7 @@ impl Gate {
         if first.is_none() && again.is_none() {
             return Ok(None);
         }
+        first.as_ref().map_or(Ok(()), |control| control.check_writable())?;
         let gate = Arc::clone(self);
         Ok(Some(move || {
             if let Some(prepared) = again {

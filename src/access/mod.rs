@@ -20,6 +20,11 @@ pub(crate) mod database;
 #[path = "database_absent.rs"]
 mod database;
 mod decide;
+#[cfg(feature = "dynamic-security")]
+mod dynamic_security;
+#[cfg(not(feature = "dynamic-security"))]
+#[path = "dynamic_security_absent.rs"]
+mod dynamic_security;
 mod grants;
 mod later;
 mod methods;
@@ -56,6 +61,7 @@ use acl::Rules;
 use authorization::Authorizer;
 pub use core::CoreAccess;
 use database::Database;
+use dynamic_security::{DynamicSecurity, Security};
 pub use later::Gate;
 use methods::{Methods, Workers};
 use password_file::{Passwords, User};
@@ -90,6 +96,8 @@ struct Snapshot {
     methods: Arc<Methods>,
     /// The server that is asked about what no rule decides.
     authorizer: Option<Arc<Authorizer>>,
+    /// Dynamic security. It decides alone: `rules` are there, and empty.
+    security: Option<Arc<Security>>,
     /// Users and rules of the database alone.
     #[cfg_attr(not(feature = "admin"), expect(dead_code, reason = "nobody lists them"))]
     database: Option<Arc<database::Content>>,
@@ -106,6 +114,8 @@ pub struct Control {
     reloads: AtomicU64,
     reloads_failed: AtomicU64,
     authorization: authorization::Counts,
+    /// Executes commands of dynamic security.
+    commands: dynamic_security::Executor,
 }
 
 /// What snapshots are made of.
@@ -115,6 +125,7 @@ struct State {
     methods: Arc<Methods>,
     authorizer: Option<Arc<Authorizer>>,
     database: Option<Database>,
+    security: Option<DynamicSecurity>,
 }
 
 /// The content of the files of users and rules.
@@ -186,7 +197,11 @@ impl Prepared {
         }
         // The database that is open may have changed since it was read.
         let open = state.database.take().filter(|_| wanted.database.is_some());
-        *state = State { database: open.or(wanted.database), ..wanted };
+        let newer = state.security.take().filter(|open| {
+            wanted.security.as_ref().is_some_and(|read| open.is_newer_than(read))
+        });
+        let security = newer.or(wanted.security);
+        *state = State { database: open.or(wanted.database), security, ..wanted };
         control.reloads.fetch_add(1, Relaxed);
         control.put_in_force(&state);
     }
@@ -207,7 +222,7 @@ impl Control {
         if is_open && !asks_certificates && !settings.protection.counts_connections() {
             return Ok(None);
         }
-        let state = State::open(asked, None)?;
+        let state = State::open(asked, None, None)?;
         Ok(Some(Arc::new(Self {
             snapshot: Arc::new(ArcSwap::from_pointee(state.snapshot(1))),
             guard: Guard::new(&settings.protection),
@@ -217,21 +232,29 @@ impl Control {
             reloads: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             authorization: authorization::Counts::default(),
+            commands: dynamic_security::Executor::default(),
         })))
     }
 
     /// Reads all files again, for these settings. If one cannot be used, nothing changes.
     pub fn prepare(self: &Arc<Self>, settings: &Settings) -> Result<Prepared, AccessError> {
         let asked = Asked::of(settings);
-        let (is_same, methods) = {
-            let state = lock(&self.state);
-            (state.asked == asked, Arc::clone(&state.methods))
+        // Commands of dynamic security wait meanwhile.
+        let state = lock(&self.state);
+        let (methods, security) = (&state.methods, state.security.as_ref());
+        let prepared = match state.asked == asked {
+            true => State::reload(asked, methods, security),
+            false => State::open(asked, Some(methods), security),
         };
-        let state = match is_same {
-            true => State::reload(asked, &methods),
-            false => State::open(asked, Some(&methods)),
-        };
-        let state = state.inspect_err(|_| {
+        let prepared = prepared.and_then(|state| {
+            // The file that is in use is written by commands.
+            if let Some(other) = state.security.as_ref().filter(|of| !of.is_of_file(security)) {
+                other.check_writable()?;
+            }
+            Ok(state)
+        });
+        drop(state);
+        let state = prepared.inspect_err(|_| {
             self.reloads_failed.fetch_add(1, Relaxed);
         })?;
         let (control, protection) = (Arc::clone(self), settings.protection.clone());
@@ -307,6 +330,9 @@ impl Control {
             authorization_asked: self.authorization.asked.load(Relaxed),
             authorization_failed: self.authorization.failed.load(Relaxed),
             authorization_cached: self.authorization.cached.load(Relaxed),
+            dynamic_security_commands: self.commands.counts.commands.load(Relaxed),
+            dynamic_security_errors: self.commands.counts.errors.load(Relaxed),
+            dynamic_security_refused: self.commands.counts.refused.load(Relaxed),
             turned_away: self.guard.turned_away(),
             bans: self.guard.bans(),
         }
@@ -366,29 +392,45 @@ fn is_local(listener: &Listener) -> bool {
 
 impl State {
     /// Reads everything for settings that are new; `before` are the methods until now.
-    fn open(asked: Asked, before: Option<&Methods>) -> Result<Self, AccessError> {
+    fn open(
+        asked: Asked,
+        before: Option<&Methods>,
+        security: Option<&DynamicSecurity>,
+    ) -> Result<Self, AccessError> {
         let (files, database) = (Files::read(&asked.access)?, Database::open(&asked)?);
+        let security = DynamicSecurity::open(&asked, security)?;
         let (_, passwords) = merged(&asked, &files, database.as_ref());
         let methods = Methods::open(&asked.access, asked.anonymous.clone(), &passwords, before)?;
         let authorizer = Authorizer::open(&asked.access.authorization)?;
-        Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database })
+        Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database, security })
     }
 
     /// Reads everything again.
-    fn reload(asked: Asked, methods: &Methods) -> Result<Self, AccessError> {
+    fn reload(
+        asked: Asked,
+        methods: &Methods,
+        security: Option<&DynamicSecurity>,
+    ) -> Result<Self, AccessError> {
         let (files, database) = (Files::read(&asked.access)?, Database::open(&asked)?);
+        let security = DynamicSecurity::open(&asked, security)?;
         let (_, passwords) = merged(&asked, &files, database.as_ref());
         let methods = methods.reload(&passwords)?;
         let authorizer = Authorizer::open(&asked.access.authorization)?;
-        Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database })
+        Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database, security })
     }
 
     fn snapshot(&self, revision: u64) -> Snapshot {
-        let (rules, passwords) = merged(&self.asked, &self.files, self.database.as_ref());
+        let (mut rules, mut passwords) =
+            merged(&self.asked, &self.files, self.database.as_ref());
+        if let Some(security) = &self.security {
+            rules = Some(Arc::default());
+            passwords = Arc::new(security.passwords_before(&passwords));
+        }
+        let security = self.security.as_ref().map(DynamicSecurity::security);
         let methods = Arc::clone(&self.methods);
         let database = self.database.as_ref().map(Database::content);
         let authorizer = self.authorizer.clone();
-        Snapshot { revision, rules, passwords, methods, authorizer, database }
+        Snapshot { revision, rules, passwords, methods, authorizer, security, database }
     }
 }
 
@@ -411,7 +453,13 @@ impl Files {
             None => None,
         };
         if access.acl_format == AclFormat::Mosquitto {
-            check_decides_alone(access)?;
+            check_decides_alone(access, "access.acl_format = \"mosquitto\"")?;
+        }
+        if access.has_dynamic_security() {
+            if rules.is_some() {
+                return Err(not_combined("access.acl_file", "access.dynamic_security"));
+            }
+            check_decides_alone(access, "access.dynamic_security")?;
         }
         let passwords = match configured(&access.password_file) {
             Some(path) => {
@@ -467,19 +515,22 @@ fn warn_about(file: &Path, problem: &dyn fmt::Display) {
     tracing::warn!(file = %file.display(), "{problem}");
 }
 
-/// Checks that nothing else decides about subscriptions that rules of Mosquitto filter.
-fn check_decides_alone(access: &config::Access) -> Result<(), AccessError> {
+/// Checks that nothing else decides about subscriptions that rules of Mosquitto filter, which `by` configures.
+fn check_decides_alone(access: &config::Access, by: &str) -> Result<(), AccessError> {
     for (key, is_used) in [
         ("access.database.rules_max", access.database.rules_max > 0),
         ("access.authorization.url", !access.authorization.url.is_empty()),
     ] {
         if is_used {
-            return Err(AccessError(format!(
-                "{key}: cannot be combined with access.acl_format = \"mosquitto\", whose rules decide alone"
-            )));
+            return Err(not_combined(key, by));
         }
     }
     Ok(())
+}
+
+/// Two keys are set of which one decides alone.
+fn not_combined(key: &str, by: &str) -> AccessError {
+    AccessError(format!("{key}: cannot be combined with {by}, whose rules decide alone"))
 }
 
 /// Reads a file of access rules.

@@ -25,6 +25,8 @@ use crate::base::text_file;
 use crate::config::Hashing;
 
 pub use hash::NoMemory;
+#[cfg(feature = "dynamic-security")]
+pub(super) use mosquitto_hash::parts as parts_like_mosquitto;
 #[cfg(feature = "admin")]
 pub(crate) use hash::{hash_of_token, is_hash, is_phc};
 
@@ -128,6 +130,22 @@ impl Passwords {
         self
     }
 
+    /// Other users and these, of which those with the name of one of the others are left out.
+    #[cfg(feature = "dynamic-security")]
+    pub(super) fn behind<'a>(
+        &self,
+        others: impl Iterator<Item = (&'a str, &'a Arc<User>)>,
+    ) -> Self {
+        let mut all = self.clone();
+        for (number, (name, user)) in others.enumerate() {
+            if number == 0 {
+                all.nobody = hash::nobody_like(&user.hash);
+            }
+            all.users.insert(name.into(), Arc::clone(user));
+        }
+        all
+    }
+
     /// The verifiers of SCRAM that the users have.
     pub fn verifiers(&self) -> impl Iterator<Item = &str> {
         self.users.values().filter_map(|user| user.verifier.as_deref())
@@ -221,6 +239,12 @@ impl User {
         let verifier =
             scram_verifier::make(password, hashing, kept).map_err(PasswordError::Hash)?;
         Ok(Self { hash: hash.into(), verifier: verifier.map(Into::into) })
+    }
+
+    /// A user without a password, who cannot log in with one.
+    #[cfg(feature = "dynamic-security")]
+    pub(super) fn nobody(hashing: &Hashing) -> Arc<Self> {
+        Arc::new(Self { hash: hash::nobody(hashing), verifier: None })
     }
 
     /// The hash of the password.

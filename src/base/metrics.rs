@@ -326,6 +326,12 @@ counters! {
     authorization_failed "access/authorization/failed" EachAlike Counter as "authorization_requests_failed";
     /// Cached answers of that server.
     authorization_cached "access/authorization/cached" EachAlike Gauge as "authorization_answers_cached";
+    /// Commands of dynamic security.
+    dynamic_security_commands "access/dynamic-security/commands" EachAlike Counter;
+    /// Of these, commands that were answered with an error.
+    dynamic_security_errors "access/dynamic-security/errors" EachAlike Counter as "dynamic_security_commands_failed";
+    /// Messages with commands of dynamic security for which there was no room.
+    dynamic_security_refused "access/dynamic-security/refused" EachAlike Counter as "dynamic_security_messages_refused";
     /// Seconds since the keys for tokens were fetched.
     key_set_age_s "access/key-set/age" EachAlike Gauge as "access_key_set_age_seconds";
     /// Failed attempts to fetch the keys for tokens.
@@ -457,6 +463,12 @@ pub struct AccessCounts {
     pub authorization_failed: u64,
     /// Cached answers of that server.
     pub authorization_cached: u64,
+    /// Commands of dynamic security.
+    pub dynamic_security_commands: u64,
+    /// Of these, commands that were answered with an error.
+    pub dynamic_security_errors: u64,
+    /// Messages with commands for which there was no room.
+    pub dynamic_security_refused: u64,
     /// Seconds since the keys for tokens were fetched.
     pub key_set_age_s: u64,
     /// Failed attempts to fetch the keys for tokens.
@@ -500,6 +512,9 @@ impl Metrics {
         self.authorization_asked = counts.authorization_asked;
         self.authorization_failed = counts.authorization_failed;
         self.authorization_cached = counts.authorization_cached;
+        self.dynamic_security_commands = counts.dynamic_security_commands;
+        self.dynamic_security_errors = counts.dynamic_security_errors;
+        self.dynamic_security_refused = counts.dynamic_security_refused;
         self.key_set_age_s = counts.key_set_age_s;
         self.key_set_failures = counts.key_set_failures;
         self.access_unfinished = counts.unfinished;

@@ -1,6 +1,6 @@
 //! Files with secrets: a warning if everybody on the machine can read them, and a way to replace them.
 
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "dynamic-security"))]
 use std::io;
 use std::path::Path;
 
@@ -27,10 +27,12 @@ pub fn is_open_to_others(_path: &Path) -> bool {
     false
 }
 
-/// Replaces a file, or creates it, readable by its owner only. A crash leaves the old content or the new one.
-#[cfg(feature = "admin")]
+/// Replaces a file, or creates it, readable by its owner only. A crash leaves the old content or the new one. A link
+/// stays a link, and the owner the same where the process may give files away.
+#[cfg(any(feature = "admin", feature = "dynamic-security"))]
 pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     use std::io::Write;
+    let path = &std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = path.with_file_name(name);
@@ -39,12 +41,31 @@ pub fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
     let mut file = options.open(&new)?;
-    file.write_all(content)?;
-    file.sync_all()?;
-    std::fs::rename(&new, path)?;
+    keep_owner(path, &file);
+    let renamed = file
+        .write_all(content)
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::rename(&new, path));
+    if let Err(error) = renamed {
+        // Nobody else uses this name.
+        let _ = std::fs::remove_file(&new);
+        return Err(error);
+    }
     match path.parent() {
         #[cfg(unix)]
         Some(folder) => std::fs::File::open(folder)?.sync_all(),
         _ => Ok(()),
     }
 }
+
+/// Gives a new file to the owner of the old one. Only root may do so: for others, the file is of the process.
+#[cfg(all(unix, any(feature = "admin", feature = "dynamic-security")))]
+fn keep_owner(old: &Path, new: &std::fs::File) {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    if let Ok(old) = std::fs::metadata(old) {
+        let _ = fchown(new, Some(old.uid()), Some(old.gid()));
+    }
+}
+
+#[cfg(all(not(unix), any(feature = "admin", feature = "dynamic-security")))]
+fn keep_owner(_old: &Path, _new: &std::fs::File) {}

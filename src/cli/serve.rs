@@ -75,6 +75,7 @@ pub(super) fn serve(
     register_access(&gate, reload, &stop);
     log::register(reload);
     access::log_policies(&settings);
+    let writable = Arc::clone(&gate);
     let server = Server::open(&settings, gate, keys, stop.clone(), reload, handed_over)?;
     let asked = (server.prompt(), server.summary());
     listen_to_signals(asked).map_err(|error| Failure::new(Exit::Other, error))?;
@@ -89,6 +90,7 @@ pub(super) fn serve(
     );
     let _pid_file = PidFile::write(&settings.pid_file)?;
     super::user::become_configured(&settings)?;
+    writable.check_writable().map_err(|error| Failure::new(Exit::Configuration, error))?;
     let open = server.open_listeners().to_vec();
     let say_serving = || {
         for listener in &open {
@@ -136,6 +138,7 @@ impl From<ServerError> for Failure {
             ServerError::Admin(_) => Exit::Configuration,
             ServerError::Descriptors(_) => Exit::Descriptors,
             ServerError::Placement(_)
+            | ServerError::DynamicSecurity(..)
             | ServerError::Stats(..)
             | ServerError::Tls(..)
             | ServerError::Webhooks(_) => Exit::Configuration,

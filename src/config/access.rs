@@ -19,6 +19,8 @@ pub struct Access {
     pub acl_file: PathBuf,
     /// The syntax of that file, and what it does to subscriptions.
     pub acl_format: AclFormat,
+    /// File of clients, groups and roles that commands on a topic change; empty for none.
+    pub dynamic_security: PathBuf,
     /// Whether the User Name of a client counts where no users are configured, although nobody verifies it.
     pub unverified_names: bool,
     /// Whether a session belongs to the user that created it.
@@ -47,6 +49,7 @@ impl Default for Access {
             password_file: PathBuf::new(),
             acl_file: PathBuf::new(),
             acl_format: AclFormat::Ringmq,
+            dynamic_security: PathBuf::new(),
             unverified_names: false,
             bind_sessions: true,
             certificate_names: true,
@@ -65,7 +68,10 @@ impl Access {
     pub fn knows_users(&self) -> bool {
         let takes_tokens =
             !self.jwt.key_set.as_os_str().is_empty() || !self.jwt.key_set_url.is_empty();
-        self.has_passwords() || takes_tokens || !self.http.url.is_empty()
+        self.has_passwords()
+            || takes_tokens
+            || !self.http.url.is_empty()
+            || self.has_dynamic_security()
     }
 
     /// Whether there are users with passwords, in the file or in the database.
@@ -78,6 +84,12 @@ impl Access {
         !self.acl_file.as_os_str().is_empty()
             || self.database.rules_max > 0
             || !self.authorization.url.is_empty()
+            || self.has_dynamic_security()
+    }
+
+    /// Whether there is a file of dynamic security.
+    pub fn has_dynamic_security(&self) -> bool {
+        !self.dynamic_security.as_os_str().is_empty()
     }
 
     /// Whether a session belongs to the user that created it: not to one whose name is not verified.

@@ -62,6 +62,8 @@ causes! {
     ConnectionsOfUser "connections-of-user";
     /// The user has as many sessions as it may have.
     SessionsOfUser "sessions-of-user";
+    /// Dynamic security has disabled the client, or binds it to another Client Identifier.
+    DynamicSecurity "denied-by-dynamic-security";
     /// A re-authentication names another user.
     UserChanged "user-changed";
     /// A reload has withdrawn the credentials.

@@ -91,7 +91,7 @@ use crate::session::table::SessionTable;
 
 use access::AccessControl;
 pub use access::{
-    Access, AllowAll, Authentication, Coverage, Credentials, Decision, Grant, IdentifierClaim,
+    Access, AllowAll, Authentication, ControlTopic, Coverage, Credentials, Decision, Grant, IdentifierClaim,
     Identity, ReadDecisions, ReadRules, Reader,
 };
 pub use action::{Action, Refused};

@@ -20,6 +20,10 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
     {
         found.push(ServerError::Stats(log.clone(), error));
     }
+    let security = &settings.access.dynamic_security;
+    if let (true, Err(error)) = (settings.access.has_dynamic_security(), may_replace(security)) {
+        found.push(ServerError::DynamicSecurity(security.clone(), error));
+    }
     found.extend(
         settings.every_listener().filter_map(|listener| certificates::check(&listener).err()),
     );
@@ -54,6 +58,13 @@ pub(super) fn may_write(file: &Path) -> io::Result<()> {
             may_write_in(folder.unwrap_or(Path::new(".")))
         }
     }
+}
+
+/// Whether another file could take the place of a file, or of the one that a link names.
+fn may_replace(file: &Path) -> io::Result<()> {
+    let file = std::fs::canonicalize(file).unwrap_or_else(|_| file.to_owned());
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    may_write_in(folder.unwrap_or(Path::new(".")))
 }
 
 /// Whether a folder exists or could be created, with its parents.

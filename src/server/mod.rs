@@ -67,6 +67,8 @@ pub enum ServerError {
     Webhooks(String),
     /// The configured processors do not exist.
     Placement(Impossible),
+    /// The file of dynamic security cannot be replaced.
+    DynamicSecurity(PathBuf, io::Error),
     /// The file for statistics cannot be written.
     Stats(PathBuf, io::Error),
     /// The store cannot be opened.
@@ -105,6 +107,12 @@ impl fmt::Display for ServerError {
                 )
             }
             Self::Placement(impossible) => write!(f, "--cores: {impossible}"),
+            Self::DynamicSecurity(path, error) => write!(
+                f,
+                "access.dynamic_security: {}: {error}; let the user of the broker write the folder of the file, in \
+                 which a new file replaces it",
+                path.display()
+            ),
             Self::Stats(path, error) => write!(
                 f,
                 "--stats-log {}: {error}; name a file in a folder that this user may write to",

@@ -8,7 +8,7 @@ use super::Subject;
 
 /// A Topic Filter of a rule.
 #[derive(Clone, Debug)]
-pub(super) struct Filter {
+pub(in crate::access) struct Filter {
     text: Box<str>,
     levels: Vec<Level>,
 }

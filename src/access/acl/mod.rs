@@ -12,7 +12,7 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 
-use filter::Filter;
+pub(in crate::access) use filter::Filter;
 pub use identifier::{IdentifierRule, IdentifierVerdict};
 pub use parse::AclError;
 

@@ -200,6 +200,9 @@ fn check_features(access: &Access) -> Result<(), AccessError> {
     if !cfg!(feature = "admin") && access.database.is_used() {
         return lacks("access.database", "admin");
     }
+    if !cfg!(feature = "dynamic-security") && access.has_dynamic_security() {
+        return lacks("access.dynamic_security", "dynamic-security");
+    }
     if !cfg!(feature = "http-hook") && !access.http.url.is_empty() {
         return lacks("access.http.url", "http-hook");
     }

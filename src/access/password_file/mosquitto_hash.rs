@@ -24,6 +24,14 @@ const SALT_BYTES_MAX: usize = 256;
 /// More would take a thread for seconds.
 const ITERATIONS_MAX: u32 = 10_000_000;
 
+/// Bytes of a new salt, which is the only length that Mosquitto 2.0 reads.
+#[cfg(feature = "dynamic-security")]
+const SALT_BYTES: usize = 12;
+
+/// Iterations for a new password. A broker of Mosquitto that reads the file computes them in its only thread.
+#[cfg(feature = "dynamic-security")]
+const ITERATIONS: u32 = 20_000;
+
 /// Iterations from which PBKDF2 with SHA-512 takes long enough (OWASP, Password Storage Cheat Sheet).
 const ITERATIONS_ENOUGH: u32 = 210_000;
 
@@ -107,6 +115,19 @@ impl Hash<'_> {
         }
         computed
     }
+}
+
+/// Salt and hash of a new password, both in base64, and the iterations of PBKDF2: what the file of dynamic security has of
+/// it. Slow.
+#[cfg(feature = "dynamic-security")]
+pub(in crate::access) fn parts(password: &str) -> Result<(String, String, i64), PasswordError> {
+    let mut salt = vec![0; SALT_BYTES];
+    getrandom::fill(&mut salt).map_err(|error| PasswordError::Hash(error.to_string()))?;
+    let encoded = BASE64.encode(&salt);
+    let iterations = NonZeroU32::new(ITERATIONS);
+    let stored = Stored::Plain([0; HASH_BYTES]);
+    let computed = Hash { iterations, salt, stored, prefix: "" }.compute(password.as_bytes());
+    Ok((encoded, BASE64.encode(computed), i64::from(ITERATIONS)))
 }
 
 /// Whether a hash is of the same password as another one, of which one has been protected since.

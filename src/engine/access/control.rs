@@ -10,7 +10,8 @@ use crate::base::ids::Peer;
 use crate::base::metrics::AccessCounts;
 use crate::control::{AccessChecked, Reply};
 use crate::engine::access::{
-    Access, Authentication, Coverage, Credentials, Decision, IdentifierClaim, Identity, ReadRules,
+    Access, Authentication, ControlTopic, Coverage, Credentials, Decision, IdentifierClaim,
+    Identity, ReadRules,
 };
 use crate::engine::cause::Cause;
 use crate::engine::sys_topics::{self, Writer};
@@ -200,10 +201,9 @@ impl AccessControl {
         message: &Message<'_>,
         work: &mut Work,
     ) -> Decision {
-        let Message { topic, payload_bytes, qos, retain } = *message;
-        if sys_topics::is_below_root(topic)
-            && let Some(decided) =
-                self.decide_below_sys(who.client_identifier, topic, payload_bytes)
+        let Message { topic, qos, retain, .. } = *message;
+        if topic.starts_with('$')
+            && let Some(decided) = self.decide_of_broker(who.client_identifier, message)
         {
             return Decision::of(decided);
         }
@@ -212,6 +212,35 @@ impl AccessControl {
             work.spend(self.access.take_steps());
         }
         decision
+    }
+
+    /// The decision about a message to a topic of the broker's own; none where the topic is as any other.
+    #[cold]
+    fn decide_of_broker(&mut self, client_identifier: &Text, message: &Message<'_>) -> Option<bool> {
+        let Message { topic, payload_bytes, .. } = *message;
+        if sys_topics::is_below_root(topic) {
+            return self.decide_below_sys(client_identifier, topic, payload_bytes);
+        }
+        match self.access.control_topic(topic) {
+            ControlTopic::No => None,
+            // Commands are no messages for subscribers.
+            ControlTopic::Reserved | ControlTopic::Commands => Some(false),
+        }
+    }
+
+    /// Whether a message that is denied is a command to the broker, which its client may give.
+    pub fn is_command(
+        &mut self,
+        now: Now,
+        who: &Identity<'_>,
+        message: &Message<'_>,
+        work: &mut Work,
+    ) -> bool {
+        let Message { topic, qos, retain, .. } = *message;
+        let is_command = self.access.control_topic(topic) == ControlTopic::Commands
+            && self.access.may_publish(now, who, topic, qos, retain) == Decision::Allowed(());
+        work.spend(self.access.take_steps());
+        is_command
     }
 
     /// Whether a client may publish to a topic below `$SYS`; none where the access rules decide.
@@ -241,6 +270,23 @@ impl AccessControl {
         let decision = self.access.may_subscribe(now, who, filter, qos);
         work.spend(self.access.take_steps());
         decision
+    }
+
+    /// See [`Access::may_unsubscribe`].
+    pub fn may_unsubscribe(&mut self, who: &Identity<'_>, filter: &str, work: &mut Work) -> bool {
+        let is_allowed = self.access.may_unsubscribe(who, filter);
+        work.spend(self.access.take_steps());
+        is_allowed
+    }
+
+    /// See [`Access::command`].
+    pub fn command(&mut self, who: &Identity<'_>, payload: &[u8]) -> bool {
+        self.access.command(who, payload)
+    }
+
+    /// See [`Access::poll_publication`].
+    pub fn poll_publication(&mut self) -> Option<(&'static str, Vec<u8>)> {
+        self.access.poll_publication()
     }
 
     /// See [`Access::read_rules`].

@@ -95,6 +95,17 @@ impl Decision {
     }
 }
 
+/// What a topic is for that begins with `$`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlTopic {
+    /// Messages to it are commands to the broker.
+    Commands,
+    /// Only the broker publishes to it.
+    Reserved,
+    /// A topic as any other.
+    No,
+}
+
 /// How much of what a Topic Filter matches a client may receive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Coverage {
@@ -221,6 +232,29 @@ pub trait Access: Send {
     /// Whether a client may keep a subscription that it was allowed earlier. Never asks anybody.
     fn may_keep(&mut self, now: Now, who: &Identity<'_>, filter: &str, qos: Qos) -> bool {
         !matches!(self.may_subscribe(now, who, filter, qos), Decision::Denied)
+    }
+
+    /// Whether a client may end a subscription.
+    fn may_unsubscribe(&mut self, who: &Identity<'_>, filter: &str) -> bool {
+        let _ = (who, filter);
+        true
+    }
+
+    /// What a topic is for that begins with `$`.
+    fn control_topic(&mut self, topic: &str) -> ControlTopic {
+        let _ = topic;
+        ControlTopic::No
+    }
+
+    /// Takes a message to a topic of commands, which its client may publish. False if there is no room for it.
+    fn command(&mut self, who: &Identity<'_>, payload: &[u8]) -> bool {
+        let _ = (who, payload);
+        false
+    }
+
+    /// The next message that the broker publishes itself, such as an answer to commands: its topic and its payload.
+    fn poll_publication(&mut self) -> Option<(&'static str, Vec<u8>)> {
+        None
     }
 
     /// The next connection for which a decision is there that was [`Decision::Pending`].

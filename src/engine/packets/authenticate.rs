@@ -66,6 +66,9 @@ impl Engine {
         while let Some(exchange) = self.access.poll_decided(now) {
             self.continue_decided(connection_of(exchange));
         }
+        while let Some((topic, payload)) = self.access.poll_publication() {
+            self.publish_own(topic, &payload);
+        }
         // A change of the rules begins a check of all clients.
         self.access.recheck();
     }

@@ -5,8 +5,9 @@
 //! Nothing is changed before all filters were checked: a packet that breaks the protocol changes
 //! nothing. What is changed then takes effect filter by filter; the answer follows the last one.
 
-use crate::base::ids::{ConnectionId, SessionId};
+use crate::base::ids::{ConnectionId, SessionId, exchange};
 use crate::engine::Engine;
+use crate::engine::access::Identity;
 use crate::engine::client_log::Denied;
 use crate::engine::connections::connection::{Connection, Hold};
 use crate::engine::connections::pending_acks::{Answer, Promise, unsuback};
@@ -274,7 +275,7 @@ impl Engine {
             Request::Subscribe(identifier) => {
                 self.subscribe_part(id, session, identifier, progress, filters)
             }
-            Request::Unsubscribe => self.unsubscribe_part(session, progress, filters),
+            Request::Unsubscribe => self.unsubscribe_part(id, session, progress, filters),
         })
     }
 
@@ -363,6 +364,7 @@ impl Engine {
 
     fn unsubscribe_part(
         &mut self,
+        id: ConnectionId,
         session: SessionId,
         progress: &mut Progress,
         filters: &[u8],
@@ -371,11 +373,16 @@ impl Engine {
         let mut groups_left = Vec::new();
         while let Some(Ok(text)) = left.next_checked() {
             self.work.spend(FILTER_STEPS + text.len() / 64);
-            let is_removed = self.unsubscribe_from(session, text, &mut groups_left);
-            progress.reasons.push(match is_removed {
-                true => ReasonCode::Success as u8,
-                false => ReasonCode::NoSubscriptionExisted as u8,
-            });
+            let client_identifier = &self.sessions[session].client_identifier;
+            let who = Identity { exchange: exchange(id), client_identifier };
+            let reason = match self.access.may_unsubscribe(&who, text, &mut self.work) {
+                false => ReasonCode::NotAuthorized,
+                true if self.unsubscribe_from(session, text, &mut groups_left) => {
+                    ReasonCode::Success
+                }
+                true => ReasonCode::NoSubscriptionExisted,
+            };
+            progress.reasons.push(reason as u8);
             if self.work.is_spent() {
                 break;
             }

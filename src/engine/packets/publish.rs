@@ -27,6 +27,7 @@ pub(in crate::engine) enum Taken {
 /// Whether a message may be published.
 enum Permission {
     Granted,
+    /// Not to subscribers.
     Refused(ReasonCode),
     /// The decision comes later.
     Pending,
@@ -130,7 +131,7 @@ impl Engine {
             self.receive_once(id, session, identifier)?;
         }
         if let Permission::Refused(reason) = permission {
-            return self.reject(id, session, publish, topic, reason).map(|()| Taken::Done);
+            return self.withhold(id, session, publish, topic, reason).map(|()| Taken::Done);
         }
         let passed_on_scratch;
         let passed_on = match publish.properties.passed_on.as_slice() {
@@ -269,8 +270,43 @@ impl Engine {
         Permission::Granted
     }
 
-    /// Rejects a message on a topic that the client may not publish to, or with a payload that is not what it says.
+    /// Takes a message that is not delivered to subscribers: a command to the broker, or one that is rejected.
     #[cold]
+    fn withhold(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        publish: &Publish<'_>,
+        topic: &str,
+        reason: ReasonCode,
+    ) -> Result<(), Violation> {
+        let client_identifier = &self.sessions[session].client_identifier;
+        let who = Identity { exchange: exchange(id), client_identifier };
+        let (qos, retain, payload_bytes) = (publish.qos, publish.retain, publish.payload.len());
+        let message = Message { topic, payload_bytes, qos, retain };
+        if reason != ReasonCode::NotAuthorized
+            || !self.access.is_command(self.now, &who, &message, &mut self.work)
+        {
+            return self.reject(id, session, publish, topic, reason);
+        }
+        self.work.spend_bytes(publish.payload.len());
+        if !self.access.command(&who, publish.payload) {
+            return self.turn_away(id, session, publish, ReasonCode::QuotaExceeded);
+        }
+        self.acknowledge(id, publish, ReasonCode::Success, Promise::default(), |_, _, _| false);
+        Ok(())
+    }
+
+    /// Publishes a message of the broker's own, such as an answer to commands.
+    pub(in crate::engine) fn publish_own(&mut self, topic: &str, payload: &[u8]) {
+        let (passed_on, expires, qos) = (&[][..], None, Qos::AtMostOnce);
+        let content = Content { topic, payload, passed_on, expires, qos };
+        self.work.spend_bytes(payload.len());
+        self.router.begin_message();
+        self.route(&content, &Origin::default(), false, None);
+    }
+
+    /// Rejects a message on a topic that the client may not publish to, or with a payload that is not what it says.
     fn reject(
         &mut self,
         id: ConnectionId,
