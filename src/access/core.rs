@@ -203,11 +203,7 @@ impl CoreAccess {
     }
 
     /// The mark of a client in dynamic security, or why it is not admitted there.
-    fn admit_by_security(
-        &mut self,
-        exchange: u64,
-        user: Option<&str>,
-    ) -> Result<u64, Rejection> {
+    fn admit_by_security(&mut self, exchange: u64, user: Option<&str>) -> Result<u64, Rejection> {
         let Some(security) = self.snapshot.load().security.clone() else { return Ok(0) };
         let identifier = self.asking(exchange).map(|asking| asking.client_identifier.clone());
         match security.admits(user, identifier.as_deref().unwrap_or_default()) {

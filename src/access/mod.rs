@@ -197,9 +197,10 @@ impl Prepared {
         }
         // The database that is open may have changed since it was read.
         let open = state.database.take().filter(|_| wanted.database.is_some());
-        let newer = state.security.take().filter(|open| {
-            wanted.security.as_ref().is_some_and(|read| open.is_newer_than(read))
-        });
+        let newer = state
+            .security
+            .take()
+            .filter(|open| wanted.security.as_ref().is_some_and(|read| open.is_newer_than(read)));
         let security = newer.or(wanted.security);
         *state = State { database: open.or(wanted.database), security, ..wanted };
         control.reloads.fetch_add(1, Relaxed);
@@ -420,8 +421,7 @@ impl State {
     }
 
     fn snapshot(&self, revision: u64) -> Snapshot {
-        let (mut rules, mut passwords) =
-            merged(&self.asked, &self.files, self.database.as_ref());
+        let (mut rules, mut passwords) = merged(&self.asked, &self.files, self.database.as_ref());
         if let Some(security) = &self.security {
             rules = Some(Arc::default());
             passwords = Arc::new(security.passwords_before(&passwords));

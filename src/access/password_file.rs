@@ -25,10 +25,10 @@ use crate::base::text_file;
 use crate::config::Hashing;
 
 pub use hash::NoMemory;
-#[cfg(feature = "dynamic-security")]
-pub(super) use mosquitto_hash::parts as parts_like_mosquitto;
 #[cfg(feature = "admin")]
 pub(crate) use hash::{hash_of_token, is_hash, is_phc};
+#[cfg(feature = "dynamic-security")]
+pub(super) use mosquitto_hash::parts as parts_like_mosquitto;
 
 /// The users of a password file.
 #[derive(Clone, Debug, Default)]

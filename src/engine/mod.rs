@@ -91,8 +91,8 @@ use crate::session::table::SessionTable;
 
 use access::AccessControl;
 pub use access::{
-    Access, AllowAll, Authentication, ControlTopic, Coverage, Credentials, Decision, Grant, IdentifierClaim,
-    Identity, ReadDecisions, ReadRules, Reader,
+    Access, AllowAll, Authentication, ControlTopic, Coverage, Credentials, Decision, Grant,
+    IdentifierClaim, Identity, ReadDecisions, ReadRules, Reader,
 };
 pub use action::{Action, Refused};
 pub use cause::{Cause, Rejection};

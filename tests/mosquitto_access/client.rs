@@ -8,10 +8,13 @@ const CONNECT: u8 = 0x10;
 const PUBLISH_QOS_0: u8 = 0x30;
 const PUBLISH_QOS_1: u8 = 0x32;
 const SUBSCRIBE: u8 = 0x82;
+const UNSUBSCRIBE: u8 = 0xA2;
 const PINGREQ: u8 = 0xC0;
 const CONNACK: u8 = 0x20;
 const PUBACK: u8 = 0x40;
 const SUBACK: u8 = 0x90;
+const UNSUBACK: u8 = 0xB0;
+const DISCONNECT: u8 = 0xE0;
 const PINGRESP: u8 = 0xD0;
 
 /// A client of either broker.
@@ -25,6 +28,17 @@ fn string(text: &str) -> Vec<u8> {
 impl Client {
     /// Connects with a user name, if it is not empty.
     pub fn connect(address: SocketAddr, user: &str, client_identifier: &str) -> Self {
+        let client = Self::connect_with(address, user, "", client_identifier);
+        client.unwrap_or_else(|reason| panic!("CONNACK for {user:?}: {reason:#x}"))
+    }
+
+    /// Connects with a user name and a password, if they are not empty; or the Reason Code of CONNACK.
+    pub fn connect_with(
+        address: SocketAddr,
+        user: &str,
+        password: &str,
+        client_identifier: &str,
+    ) -> Result<Self, u8> {
         let stream = TcpStream::connect(address).expect("the broker listens");
         stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a socket");
         stream.set_nodelay(true).expect("a socket");
@@ -32,15 +46,47 @@ impl Client {
         let has_user = !user.is_empty();
         // Clean Start, Keep Alive of 600 s, no properties.
         let flags = if has_user { 0x82 } else { 0x02 };
+        let flags = if password.is_empty() { flags } else { flags | 0x40 };
         let mut body = [&string("MQTT")[..], &[5, flags, 2, 88, 0]].concat();
         body.extend(string(client_identifier));
         if has_user {
             body.extend(string(user));
         }
+        if !password.is_empty() {
+            body.extend(string(password));
+        }
         client.send(CONNECT, &body);
         let connack = client.expect(CONNACK, &mut Vec::new());
-        assert_eq!(connack[1], 0, "CONNACK for {user:?}");
-        client
+        if connack[1] == 0 { Ok(client) } else { Err(connack[1]) }
+    }
+
+    /// Unsubscribes; the Reason Code.
+    #[cfg(feature = "dynamic-security")]
+    pub fn unsubscribe(&mut self, filter: &str) -> u8 {
+        let body = [&[0, 1, 0][..], &string(filter)].concat();
+        self.send(UNSUBSCRIBE, &body);
+        *self.expect(UNSUBACK, &mut Vec::new()).last().expect("a Reason Code")
+    }
+
+    /// Publishes a message at QoS 0, and waits for the next one.
+    #[cfg(feature = "dynamic-security")]
+    pub fn request(&mut self, topic: &str, payload: &str) -> String {
+        let body = [&string(topic)[..], &[0], payload.as_bytes()].concat();
+        self.send(PUBLISH_QOS_0, &body);
+        let (kind, body) = self.receive();
+        assert_eq!(kind & 0xF0, PUBLISH_QOS_0, "packet {kind:#x} instead of an answer");
+        let topic_bytes = usize::from(u16::from_be_bytes([body[0], body[1]]));
+        // Properties follow, which are short.
+        let properties_bytes = usize::from(body[2 + topic_bytes]);
+        let payload = &body[3 + topic_bytes + properties_bytes..];
+        String::from_utf8(payload.to_vec()).expect("UTF-8")
+    }
+
+    /// Waits until the broker ends the connection; the Reason Code of DISCONNECT.
+    #[cfg(feature = "dynamic-security")]
+    pub fn ended(mut self) -> u8 {
+        let body = self.expect(DISCONNECT, &mut Vec::new());
+        body.first().copied().unwrap_or(0)
     }
 
     /// Subscribes at QoS 0; the Reason Code. The topics of messages that arrive before it are added to `delivered`.

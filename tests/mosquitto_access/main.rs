@@ -5,7 +5,10 @@
 
 #![cfg(all(unix, feature = "mosquitto-passwords"))]
 
+mod broker;
 mod client;
+#[cfg(feature = "dynamic-security")]
+mod dynamic;
 mod passwords;
 mod rules;
 

@@ -4,14 +4,11 @@
 //! `RINGMQ_TEST_ACL_FILES=1000` compares so many generated files instead of a few. `RINGMQ_TEST_ACL_SEED` chooses others.
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader};
-use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
+use crate::broker::{Broker, Random, number_of};
 use crate::client::Client;
-use crate::{Folder, mosquitto_is_there, program};
+use crate::{Folder, mosquitto_is_there};
 
 /// Files that are compared unless the environment names another number.
 const FILES: usize = 12;
@@ -23,23 +20,6 @@ const CLIENTS: [(&str, &str); 5] =
 
 /// The client that publishes everything and subscribes to nothing.
 const ROOT: &str = "root";
-
-/// Numbers from a seed (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, end: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        ((mixed ^ (mixed >> 31)) % end as u64) as usize
-    }
-
-    fn of<'a>(&mut self, all: &[&'a str]) -> &'a str {
-        all[self.below(all.len())]
-    }
-}
 
 const LEVELS: [&str; 8] = ["a", "b", "alice", "c1", "", "%", "x y", "$a"];
 
@@ -99,111 +79,55 @@ fn file(random: &mut Random) -> String {
     text
 }
 
-/// A broker of either kind, of which several clients are connected.
-struct Broker {
-    child: Child,
-    address: SocketAddr,
+fn of_mosquitto(folder: &Path, rules: &Path) -> Broker {
+    Broker::mosquitto(folder, &format!("allow_anonymous true\nacl_file {}\n", rules.display()))
 }
 
-impl Drop for Broker {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn of_ringmq(folder: &Path, rules: &Path) -> Broker {
+    let table = format!(
+        "anonymous = true\nunverified_names = true\nacl_file = {rules:?}\nacl_format = \"mosquitto\"\n"
+    );
+    Broker::ringmq(folder, &table)
 }
 
-impl Broker {
-    fn mosquitto(folder: &Path, rules: &Path) -> Self {
-        let address = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-        let address = address.expect("a free port");
-        let settings = folder.join("mosquitto.conf");
-        let port = address.port();
-        let text = format!(
-            "listener {port} 127.0.0.1\nallow_anonymous true\nacl_file {}\n",
-            rules.display()
-        );
-        std::fs::write(&settings, text).expect("written");
-        let mut command = program("mosquitto");
-        let silent = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = silent.arg("-c").arg(&settings).spawn().expect("mosquitto starts");
-        let broker = Self { child, address };
-        let patience = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(address).is_err() {
-            assert!(Instant::now() < patience, "mosquitto does not listen");
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        broker
-    }
-
-    fn ringmq(folder: &Path, rules: &Path) -> Self {
-        let settings = folder.join("broker.toml");
-        let text = format!(
-            "listen = \"127.0.0.1:0\"\n[access]\nanonymous = true\nunverified_names = true\n\
-             acl_file = {rules:?}\nacl_format = \"mosquitto\"\n[log]\nformat = \"json\"\n"
-        );
-        std::fs::write(&settings, text).expect("written");
-        let mut child = Command::new(env!("CARGO_BIN_EXE_broker"))
-            .arg("--config")
-            .arg(&settings)
-            .args(["--data", "none"])
-            .args(std::env::var("RINGMQ_TEST_FLAGS").unwrap_or_default().split_whitespace())
-            .stdin(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the broker starts");
-        let mut log = BufReader::new(child.stderr.take().expect("piped"));
-        let address = loop {
-            let mut line = String::new();
-            assert!(log.read_line(&mut line).expect("text") > 0, "the broker has ended");
-            let event: serde_json::Value =
-                serde_json::from_str(&line).unwrap_or_else(|_| panic!("not JSON: {line}"));
-            assert_ne!(event["level"], "ERROR", "{line}");
-            if event["message"] == "listening" {
-                break event["address"].as_str().expect("an address").parse().expect("an address");
-            }
+/// The decisions about all clients and topics, as text: what is allowed, and delivered to subscriptions to these
+/// filters, which come before or after the messages.
+fn decisions(
+    broker: &Broker,
+    topics: &[String],
+    filters: &[String],
+    retain: bool,
+) -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    let mut root = Client::connect(broker.address, ROOT, ROOT);
+    for (user, client_identifier) in CLIENTS {
+        let mut client = Client::connect(broker.address, user, client_identifier);
+        let mut allow = |access: &str, topic: &str| {
+            allowed.insert(format!("{user:?} {client_identifier:?} {access} {topic:?}"));
         };
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { child, address }
-    }
-
-    /// The decisions about all clients and topics, as text: what is allowed, and delivered to subscriptions to these
-    /// filters, which come before or after the messages.
-    fn decisions(&self, topics: &[String], filters: &[String], retain: bool) -> BTreeSet<String> {
-        let mut allowed = BTreeSet::new();
-        let mut root = Client::connect(self.address, ROOT, ROOT);
-        for (user, client_identifier) in CLIENTS {
-            let mut client = Client::connect(self.address, user, client_identifier);
-            let mut allow = |access: &str, topic: &str| {
-                allowed.insert(format!("{user:?} {client_identifier:?} {access} {topic:?}"));
-            };
-            for topic in topics {
-                if client.publish(topic, false) < 0x80 {
-                    allow("write", topic);
-                }
+        for topic in topics {
+            if client.publish(topic, false) < 0x80 {
+                allow("write", topic);
             }
-            let mut publish_all = || {
-                topics.iter().for_each(|topic| assert!(root.publish(topic, retain) < 0x80));
-            };
-            if retain {
-                publish_all();
-            }
-            let mut delivered = Vec::new();
-            for filter in filters {
-                // Retained messages follow the answer, or come before.
-                assert!(client.subscribe(filter, &mut delivered) < 0x80, "{filter} is granted");
-            }
-            if !retain {
-                publish_all();
-            }
-            delivered.extend(client.delivered());
-            delivered.iter().for_each(|topic| allow("read", topic));
         }
-        allowed
+        let mut publish_all = || {
+            topics.iter().for_each(|topic| assert!(root.publish(topic, retain) < 0x80));
+        };
+        if retain {
+            publish_all();
+        }
+        let mut delivered = Vec::new();
+        for filter in filters {
+            // Retained messages follow the answer, or come before.
+            assert!(client.subscribe(filter, &mut delivered) < 0x80, "{filter} is granted");
+        }
+        if !retain {
+            publish_all();
+        }
+        delivered.extend(client.delivered());
+        delivered.iter().for_each(|topic| allow("read", topic));
     }
-}
-
-fn number_of(name: &str, default: usize) -> usize {
-    std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
+    allowed
 }
 
 #[test]
@@ -230,8 +154,8 @@ fn every_decision_of_a_generated_file_of_rules_is_that_of_mosquitto() {
         };
         let retain = random.below(2) == 0;
         std::fs::write(&rules, &text).expect("written");
-        let expected = Broker::mosquitto(&folder.0, &rules).decisions(&topics, &filters, retain);
-        let decided = Broker::ringmq(&folder.0, &rules).decisions(&topics, &filters, retain);
+        let expected = decisions(&of_mosquitto(&folder.0, &rules), &topics, &filters, retain);
+        let decided = decisions(&of_ringmq(&folder.0, &rules), &topics, &filters, retain);
         let differences: Vec<&String> = expected.symmetric_difference(&decided).collect();
         assert!(
             differences.is_empty(),

@@ -375,7 +375,8 @@ impl Document {
             }
         }
         // By name already; the order of equal priorities stays.
-        all.values_mut().for_each(|of| of.sort_by_key(|&(_, priority)| std::cmp::Reverse(priority)));
+        all.values_mut()
+            .for_each(|of| of.sort_by_key(|&(_, priority)| std::cmp::Reverse(priority)));
         all
     }
 
@@ -455,7 +456,10 @@ fn entries<'a>(
             continue;
         };
         if own.len() > limits::NAME_BYTES_MAX {
-            return Err(format!("{list}: a {name} is longer than {} bytes", limits::NAME_BYTES_MAX));
+            return Err(format!(
+                "{list}: a {name} is longer than {} bytes",
+                limits::NAME_BYTES_MAX
+            ));
         }
         if named.insert(own.into(), entry).is_some() {
             return Err(format!("{list}: there are two with the {name} {own:?}"));

@@ -152,12 +152,7 @@ impl Security {
     }
 
     /// Whether a client may unsubscribe.
-    pub fn may_unsubscribe(
-        &self,
-        subject: &Subject<'_>,
-        filter: &str,
-        steps: &mut usize,
-    ) -> bool {
+    pub fn may_unsubscribe(&self, subject: &Subject<'_>, filter: &str, steps: &mut usize) -> bool {
         let decided = self.class(subject.user).map(|class| {
             *steps += class.steps(filter);
             let decide = |role: &Arc<RoleRules>| role.unsubscribe.decide(filter, subject);
@@ -391,10 +386,7 @@ struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     /// The class of a client with these lists of roles.
-    fn class_of(
-        &mut self,
-        lists: impl IntoIterator<Item = &'a super::document::Ranked>,
-    ) -> u32 {
+    fn class_of(&mut self, lists: impl IntoIterator<Item = &'a super::document::Ranked>) -> u32 {
         let mut names: Vec<&str> = Vec::new();
         for (name, _) in lists.into_iter().flat_map(in_order) {
             // A role that is asked again says the same.

@@ -216,7 +216,11 @@ impl AccessControl {
 
     /// The decision about a message to a topic of the broker's own; none where the topic is as any other.
     #[cold]
-    fn decide_of_broker(&mut self, client_identifier: &Text, message: &Message<'_>) -> Option<bool> {
+    fn decide_of_broker(
+        &mut self,
+        client_identifier: &Text,
+        message: &Message<'_>,
+    ) -> Option<bool> {
         let Message { topic, payload_bytes, .. } = *message;
         if sys_topics::is_below_root(topic) {
             return self.decide_below_sys(client_identifier, topic, payload_bytes);

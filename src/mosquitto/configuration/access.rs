@@ -5,6 +5,10 @@ use super::syntax::Line;
 use super::translation::{Effect, Outcome, Translator};
 use super::{ignored, refused};
 
+/// The plugin of dynamic security, and its file, among the options.
+const DYNAMIC_SECURITY: &str = "mosquitto_dynamic_security";
+const DYNAMIC_FILE: &str = "mosquitto_dynamic_security_file";
+
 /// What options of plugins are for: the plugin of the line before them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Plugin {
@@ -14,6 +18,8 @@ pub(super) enum Plugin {
     PasswordFile,
     /// Access rules in a file.
     AclFile,
+    /// Clients, groups and roles in a file, which commands change.
+    DynamicSecurity,
     /// A store in an SQLite database.
     PersistSqlite,
     /// A plugin that is refused.
@@ -116,13 +122,11 @@ fn take_plugin(translator: &mut Translator, path: &str, place: usize) -> Outcome
             (Plugin::PasswordFile, Ok(Effect::Noted("as password_file".to_owned())))
         }
         "mosquitto_acl_file" => (Plugin::AclFile, Ok(Effect::Noted("as acl_file".to_owned()))),
-        "mosquitto_dynamic_security" => (
-            Plugin::Refused,
-            refused(
-                "dynamic security is not supported by this version; use a password file, or the user database \
-                 (access.database)",
-            ),
-        ),
+        "mosquitto_dynamic_security" => {
+            let note = "the file of plugin_opt_config_file is used as it is";
+            store(translator, DYNAMIC_SECURITY, place);
+            (Plugin::DynamicSecurity, Ok(Effect::Noted(note.to_owned())))
+        }
         "mosquitto_persist_sqlite" => {
             translator.options.insert("persist_sqlite".to_owned(), place);
             (Plugin::PersistSqlite, Ok(Effect::Noted("the database is imported".to_owned())))
@@ -152,6 +156,10 @@ fn take_plugin_option(translator: &mut Translator, line: &Line, place: usize) ->
         (Plugin::PasswordFile, "password_file") | (Plugin::AclFile, "acl_file") => {
             Ok(store(translator, name, place))
         }
+        (Plugin::DynamicSecurity, "config_file") => Ok(store(translator, DYNAMIC_FILE, place)),
+        (Plugin::DynamicSecurity, "password_init_file") => ignored(
+            "the file of plugin_opt_config_file has to be there; `mosquitto_ctrl dynsec init` makes one",
+        ),
         (Plugin::PersistSqlite, "db_file") => {
             translator.options.insert("persist_sqlite_file".to_owned(), place);
             Ok(Effect::Taken)
@@ -159,10 +167,8 @@ fn take_plugin_option(translator: &mut Translator, line: &Line, place: usize) ->
         (Plugin::PersistSqlite, "sync" | "flush_period" | "page_size") => {
             ignored("what is acknowledged is on disk; storage.sync has the alternatives")
         }
-        (Plugin::PasswordFile | Plugin::AclFile | Plugin::PersistSqlite, _) => {
-            refused("the plugin has no such option; correct the name, or remove the line")
-        }
         (Plugin::Refused, _) => refused("an option of a plugin that is refused"),
+        _ => refused("the plugin has no such option; correct the name, or remove the line"),
     }
 }
 
@@ -181,19 +187,47 @@ pub(super) fn finish(translator: &mut Translator) {
     let (anonymous, by) = given.unwrap_or((listener::is_local_only(translator), None));
     translator.set("access.anonymous", anonymous, by);
     let has_passwords = finish_file(translator, "password_file", "access.password_file");
+    let has_dynamic_security = finish_dynamic_security(translator);
     let Some(rules) = finish_file(translator, "acl_file", "access.acl_file") else { return };
+    if has_dynamic_security {
+        translator.outcomes[rules] = refused(
+            "not supported together with dynamic security, whose rules decide alone; move the rules to its roles",
+        );
+    }
     translator.set("access.acl_format", "mosquitto", Some(rules));
     // Mosquitto believes User Names that it cannot check, and its rules go by them.
     if has_passwords.is_none() {
         translator.set("access.unverified_names", true, None);
     }
-    let is_everywhere = translator.option("acl_file").is_some()
-        || listener::used(translator).all(|of| translator.of_listener(of, "acl_file").is_some());
-    if !is_everywhere {
+    if !is_everywhere(translator, "acl_file") {
         translator.outcomes[rules] = refused(
             "one file of rules applies to all listeners in this version, but some have none; name it for each of them",
         );
     }
+}
+
+/// Whether an option is set for all listeners.
+fn is_everywhere(translator: &Translator, option: &str) -> bool {
+    translator.option(option).is_some()
+        || listener::used(translator).all(|of| translator.of_listener(of, option).is_some())
+}
+
+/// Sets the key of dynamic security; whether it is asked for.
+fn finish_dynamic_security(translator: &mut Translator) -> bool {
+    let of_listeners = 0..translator.listeners.len();
+    let mut plugins = of_listeners.filter_map(|of| translator.of_listener(of, DYNAMIC_SECURITY));
+    let global = translator.option(DYNAMIC_SECURITY);
+    let Some(plugin) = global.or_else(|| plugins.next()).map(|(place, _)| place) else {
+        return false;
+    };
+    if finish_file(translator, DYNAMIC_FILE, "access.dynamic_security").is_none() {
+        translator.outcomes[plugin] = refused("needs its file; add a line plugin_opt_config_file");
+    } else if !is_everywhere(translator, DYNAMIC_SECURITY) {
+        translator.outcomes[plugin] = refused(
+            "dynamic security applies to all listeners in this version, but some have none; name it for each of them",
+        );
+    }
+    true
 }
 
 /// Sets the key of a file that applies to all listeners. The place of the option, if there is one.

@@ -44,6 +44,7 @@ const TLS: &str =
     "listener 8883\ncertfile c.pem\nkeyfile k.pem\ncafile a.pem\nrequire_certificate true\n";
 const WS: &str = "listener 9001\nprotocol websockets\n";
 const BRIDGE: &str = "connection far\n";
+const DYNAMIC: &str = "plugin /usr/lib/mosquitto_dynamic_security.so\n";
 const PLUGIN: &str = "plugin /usr/lib/mosquitto_password_file.so\n";
 
 /// What stands before a line, the line, its class, and a part of what is said about it: the keys that it sets.
@@ -158,6 +159,12 @@ const CASES: &[(&str, &str, Class, &str)] = &[
         "as password_file",
     ),
     ("", "auth_plugin /usr/share/mosquitto/go-auth.so", Class::Refused, "go-auth"),
+    (
+        DYNAMIC,
+        "plugin_opt_config_file /etc/d.json",
+        Class::Translated,
+        "access.dynamic_security = \"/etc/d.json\"",
+    ),
     (
         "",
         "plugin_load p /usr/lib/mosquitto_password_file.so",
@@ -463,4 +470,37 @@ fn a_folder_of_files_is_read_where_it_is_included() {
     assert_eq!((of.limits.queue_messages_max, of.listeners[0].connections_max), (7, 3));
     let included = translation.lines.iter().find(|line| line.line.starts_with("include_dir /"));
     assert!(included.is_some_and(|line| line.what.contains("2 files read")), "{included:?}");
+}
+
+#[test]
+fn dynamic_security_is_for_all_listeners_or_refused() {
+    let plugin = "plugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file /d.json\n";
+    let one = format!("per_listener_settings true\nlistener 1\n{plugin}listener 2\n");
+    let refused = translated(&one);
+    let refused: Vec<&Judged> =
+        refused.lines.iter().filter(|line| line.class == Class::Refused).collect();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].what.contains("applies to all listeners"), "{}", refused[0].what);
+    let all = format!("per_listener_settings true\nlistener 1\n{plugin}listener 2\n{plugin}");
+    for text in [all, format!("{plugin}listener 1\n")] {
+        let access = settings(&text).access;
+        assert_eq!(access.dynamic_security, PathBuf::from("/d.json"));
+        assert_eq!(access.anonymous, crate::config::Anonymous::No, "{text}");
+        assert!(!access.takes_unverified_names());
+    }
+}
+
+#[test]
+fn dynamic_security_needs_its_file_and_decides_alone() {
+    let file = format!("{DYNAMIC}plugin_opt_config_file /etc/d.json\n");
+    for (text, class, says) in [
+        (DYNAMIC.to_owned(), Class::Refused, "add a line plugin_opt_config_file"),
+        (format!("{DYNAMIC}plugin_opt_conifg_file /d"), Class::Refused, "no such option"),
+        (format!("{file}acl_file /etc/a"), Class::Refused, "together with dynamic security"),
+        (format!("{file}plugin_opt_password_init_file /p"), Class::Ignored, "dynsec init"),
+    ] {
+        let translation = translated(&text);
+        let judged = translation.lines.last().expect("a line");
+        assert!(judged.class == class && judged.what.contains(says), "{text}: {judged:?}");
+    }
 }

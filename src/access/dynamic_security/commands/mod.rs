@@ -108,12 +108,10 @@ impl Answers {
         self.0.iter().filter(has_changed).map(|answer| &*answer.command)
     }
 
-    /// The changes have no effect, for this reason.
+    /// The changes have no effect, for this reason; what was answered after them is not so.
     pub fn withdraw(&mut self, reason: &str) {
         for answer in &mut self.0 {
-            if let Ok(Done::Changed) = answer.outcome {
-                answer.outcome = Err(reason.to_owned().into());
-            }
+            answer.outcome = Err(reason.to_owned().into());
         }
     }
 
@@ -233,11 +231,7 @@ fn new_name<'a>(command: &'a Object, member: &'static str) -> Result<&'a str, Re
 }
 
 /// A text that a command may have; `what` is its name in the error.
-fn optional<'a>(
-    command: &'a Object,
-    member: &str,
-    what: &str,
-) -> Result<Option<&'a str>, Refusal> {
+fn optional<'a>(command: &'a Object, member: &str, what: &str) -> Result<Option<&'a str>, Refusal> {
     let text = json::text(command, member).map_err(|_| format!("Invalid/missing {what}"))?;
     match text.is_some_and(|text| text.len() > limits::TEXT_BYTES_MAX) {
         true => Err(format!("{what} too long").into()),
