@@ -515,7 +515,7 @@ impl Access for CoreAccess {
         let subject = Subject { user, client_identifier: client_identifier.as_str() };
         if let Some(security) = &snapshot.security {
             let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
-            return dynamic_security::Topic::of(will.topic) == dynamic_security::Topic::Ordinary
+            return dynamic_security::control_topic(will.topic) == ControlTopic::No
                 && security.decide(&subject, &wish, &mut self.steps);
         }
         let sections = rules.sections_of(&subject);
@@ -553,27 +553,18 @@ impl Access for CoreAccess {
     fn control_topic(&mut self, topic: &str) -> ControlTopic {
         match self.snapshot.load().security {
             None => ControlTopic::No,
-            Some(_) => match dynamic_security::Topic::of(topic) {
-                dynamic_security::Topic::Commands => ControlTopic::Commands,
-                dynamic_security::Topic::Reserved => ControlTopic::Reserved,
-                dynamic_security::Topic::Ordinary => ControlTopic::No,
-            },
+            Some(_) => dynamic_security::control_topic(topic),
         }
     }
 
     fn command(&mut self, who: &Identity<'_>, payload: &[u8]) -> bool {
         let client = known(&mut self.clients, who.exchange);
-        let request = dynamic_security::Request {
-            payload: payload.into(),
-            user: client.user.clone(),
-            client_identifier: who.client_identifier.as_str().into(),
-        };
-        self.control.command(request, self.publish.clone(), Arc::clone(&self.notify))
+        let (reply, notify) = (self.publish.clone(), Arc::clone(&self.notify));
+        self.control.command(&subject(client.user.as_deref(), who), payload, reply, notify)
     }
 
     fn poll_publication(&mut self) -> Option<(&'static str, Vec<u8>)> {
-        let Publication { topic, payload } = self.publications.try_recv().ok()?;
-        Some((topic, payload))
+        self.publications.try_recv().ok()
     }
 
     fn revision(&mut self) -> u64 {

@@ -6,32 +6,15 @@ use super::acl::{Subject, Wish};
 use super::password_file::Passwords;
 use super::{AccessError, Asked, Control, Notify};
 use crate::base::atomic::AtomicU64;
-use crate::engine::{Coverage, ReadDecisions, ReadRules};
+use crate::engine::{ControlTopic, Coverage, ReadDecisions, ReadRules};
 
-/// What a topic is for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Topic {
-    Commands,
-    Reserved,
-    Ordinary,
+/// What a topic is for: one of clients.
+pub(super) fn control_topic(_: &str) -> ControlTopic {
+    ControlTopic::No
 }
 
-impl Topic {
-    pub fn of(_: &str) -> Self {
-        Self::Ordinary
-    }
-}
-
-pub(super) struct Request {
-    pub payload: Box<[u8]>,
-    pub user: Option<Box<str>>,
-    pub client_identifier: Box<str>,
-}
-
-pub(super) struct Publication {
-    pub topic: &'static str,
-    pub payload: Vec<u8>,
-}
+/// A message that the broker publishes: its topic and its payload.
+pub(super) type Publication = (&'static str, Vec<u8>);
 
 /// Counters that stay zero.
 #[derive(Default)]
@@ -123,7 +106,8 @@ impl Control {
 
     pub(super) fn command(
         self: &Arc<Self>,
-        _: Request,
+        _: &Subject<'_>,
+        _: &[u8],
         _: flume::Sender<Publication>,
         _: Notify,
     ) -> bool {

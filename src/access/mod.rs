@@ -510,7 +510,7 @@ fn warn_if_weak(file: &Path, users: usize) {
 }
 
 /// Logs a problem of a file that does not prevent its use.
-#[cfg(feature = "jwt")]
+#[cfg(any(feature = "jwt", feature = "dynamic-security"))]
 fn warn_about(file: &Path, problem: &dyn fmt::Display) {
     tracing::warn!(file = %file.display(), "{problem}");
 }

@@ -17,13 +17,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
+use super::acl::Subject;
 use super::password_file::{Passwords, User};
-use super::{AccessError, Asked, Control, Notify, configured, lock};
+use super::{AccessError, Asked, Control, Notify, configured, lock, warn_about};
 use crate::base::atomic::AtomicU64;
 use crate::base::log_rate::{self, rated};
 use crate::base::pool::Pool;
 use crate::base::{secret_file, text_file};
 use crate::config::Hashing;
+use crate::engine::ControlTopic;
 use commands::{Answers, Change};
 use document::Document;
 pub use policy::{Receiving, Security};
@@ -46,41 +48,24 @@ fn next_stamp() -> u64 {
 }
 
 /// What a topic is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Topic {
-    /// Commands.
-    Commands,
-    /// Another one that only the broker publishes to.
-    Reserved,
-    /// A topic of clients.
-    Ordinary,
-}
-
-impl Topic {
-    /// What a topic is for.
-    pub fn of(topic: &str) -> Self {
-        match topic {
-            COMMANDS => Self::Commands,
-            _ if topic.starts_with("$CONTROL/") => Self::Reserved,
-            _ => Self::Ordinary,
-        }
+pub(super) fn control_topic(topic: &str) -> ControlTopic {
+    match topic {
+        COMMANDS => ControlTopic::Commands,
+        _ if topic.starts_with("$CONTROL/") => ControlTopic::Reserved,
+        _ => ControlTopic::No,
     }
 }
 
 /// A message with commands, and who sent it.
 #[derive(Debug)]
-pub(super) struct Request {
-    pub payload: Box<[u8]>,
-    pub user: Option<Box<str>>,
-    pub client_identifier: Box<str>,
+struct Request {
+    payload: Box<[u8]>,
+    user: Option<Box<str>>,
+    client_identifier: Box<str>,
 }
 
-/// A message that the broker publishes.
-#[derive(Debug)]
-pub(super) struct Publication {
-    pub topic: &'static str,
-    pub payload: Vec<u8>,
-}
+/// A message that the broker publishes: its topic and its payload.
+pub(super) type Publication = (&'static str, Vec<u8>);
 
 /// Counters of commands.
 #[derive(Default)]
@@ -135,10 +120,10 @@ impl DynamicSecurity {
         let (mut document, unknown) =
             Document::read(&text, next_stamp()).map_err(|what| error(&what))?;
         if unknown > 0 {
-            tracing::warn!(
-                file = %file.display(),
+            let what = format!(
                 "dynamic security: {unknown} names of roles, groups or clients in lists are not defined, and left out"
             );
+            warn_about(file, &what);
         }
         if let Some(before) = before.filter(|before| before.file == *file) {
             document.keep_marks_of(&before.document);
@@ -224,26 +209,31 @@ impl Control {
         lock(&self.state).security.as_ref().map_or(Ok(()), DynamicSecurity::check_writable)
     }
 
-    /// Queues a message with commands; the answer goes to `reply`. False if too many wait, or it is too large.
+    /// Queues a message with commands; the answer goes to `reply`, and `notify` wakes the core. False if too many wait, or
+    /// it is too large.
     pub(super) fn command(
         self: &Arc<Self>,
-        request: Request,
+        who: &Subject<'_>,
+        payload: &[u8],
         reply: flume::Sender<Publication>,
         notify: Notify,
     ) -> bool {
-        let control = Arc::clone(self);
-        let has_room = request.payload.len() <= limits::REQUEST_BYTES_MAX
-            && self
-                .commands
-                .thread
-                .run(move || {
-                    if let Some(payload) = control.execute(&request) {
-                        // Fails if the core has stopped.
-                        let _ = reply.send(Publication { topic: ANSWERS, payload });
-                        notify();
-                    }
-                })
-                .is_ok();
+        let has_room = payload.len() <= limits::REQUEST_BYTES_MAX && {
+            let control = Arc::clone(self);
+            let request = Request {
+                payload: payload.into(),
+                user: who.user.map(Into::into),
+                client_identifier: who.client_identifier.into(),
+            };
+            let execute = move || {
+                if let Some(payload) = control.execute(&request) {
+                    // Fails if the core has stopped.
+                    let _ = reply.send((ANSWERS, payload));
+                    notify();
+                }
+            };
+            self.commands.thread.run(execute).is_ok()
+        };
         if !has_room {
             self.commands.counts.refused.fetch_add(1, Relaxed);
         }
