@@ -328,7 +328,7 @@ counters! {
     authorization_cached "access/authorization/cached" EachAlike Gauge as "authorization_answers_cached";
     /// Commands of dynamic security.
     dynamic_security_commands "access/dynamic-security/commands" EachAlike Counter;
-    /// Of these, commands that were answered with an error.
+    /// Of these, commands answered with an error.
     dynamic_security_errors "access/dynamic-security/errors" EachAlike Counter as "dynamic_security_commands_failed";
     /// Messages with commands of dynamic security for which there was no room.
     dynamic_security_refused "access/dynamic-security/refused" EachAlike Counter as "dynamic_security_messages_refused";

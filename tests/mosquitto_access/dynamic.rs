@@ -6,7 +6,8 @@
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -445,4 +446,49 @@ fn clients_whose_rights_change_are_disconnected() {
             kicks(&of_mosquitto(&folder.0, &plugin, &file), command);
         }
     }
+}
+
+#[test]
+fn messages_below_control_are_commands_or_refused_and_reach_no_subscriber() {
+    let folder = Folder::new("dynamic-control");
+    let file = folder.path("dynamic-security.json");
+    administrators(&file);
+    let broker = of_ringmq(&folder.0, &file);
+    let mut administrator = administrator(&broker);
+    assert!(administrator.subscribe("$CONTROL/dynamic-security/#", &mut Vec::new()) < 0x80);
+    let mut root = Client::connect_with(broker.address, "root", PASSWORD, "root").expect("root");
+    // Its role allows both.
+    assert_eq!(root.publish("$CONTROL/dynamic-security/v2", false), NOT_AUTHORIZED);
+    assert_eq!(root.publish(ANSWERS, false), NOT_AUTHORIZED);
+    assert!(root.publish(COMMANDS, true) < 0x80);
+    let mut delivered = Vec::new();
+    let patience = Instant::now() + Duration::from_secs(60);
+    while delivered.is_empty() {
+        assert!(Instant::now() < patience, "there is no answer");
+        delivered = administrator.delivered();
+    }
+    assert_eq!(delivered, [ANSWERS]);
+    // Nothing is retained.
+    let mut late = Client::connect_with(broker.address, "root", PASSWORD, "late").expect("root");
+    let mut retained = Vec::new();
+    assert!(late.subscribe("$CONTROL/dynamic-security/#", &mut retained) < 0x80);
+    retained.extend(late.delivered());
+    assert!(retained.is_empty(), "{retained:?}");
+}
+
+#[test]
+fn a_broker_that_cannot_keep_changes_does_not_start() {
+    let folder = Folder::new("dynamic-unwritable");
+    let file = folder.path("dynamic-security.json");
+    administrators(&file);
+    // The new file that would replace the old one cannot be made, whoever runs the test.
+    std::fs::create_dir(folder.path("dynamic-security.json.new")).expect("a folder");
+    let settings = folder.path("broker.toml");
+    let text = format!("listen = \"127.0.0.1:0\"\n[access]\ndynamic_security = {file:?}\n");
+    std::fs::write(&settings, text).expect("written");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+    let out = run(command.arg("--config").arg(&settings).args(["--data", "none"]), "");
+    let error = String::from_utf8_lossy(&out.stderr).into_owned();
+    assert!(!out.status.success(), "{error}");
+    assert!(error.contains("access.dynamic_security: ") && error.contains("could not be kept"));
 }
