@@ -242,6 +242,8 @@ counters! {
     connections_refused "connections/refused" Broker Counter;
     /// Open connections, before and after CONNECT.
     connections_open "connections/open" BrokerAndCore Gauge as "connections" state "open";
+    /// CONNECT packets received.
+    connects_received "connects/received" Broker Counter;
     /// Connected clients.
     clients_connected "clients/connected" BrokerAndCore Gauge as "sessions" state "connected";
     /// Sessions without a connection.
@@ -350,6 +352,10 @@ counters! {
     publishes_received "publish/messages/received" BrokerAndCore Counter as "messages_received";
     /// PUBLISH packets sent.
     publishes_sent "publish/messages/sent" BrokerAndCore Counter as "messages_sent";
+    /// Bytes of payloads in PUBLISH packets received.
+    publish_bytes_received "publish/bytes/received" Broker Counter as "received_payload_bytes";
+    /// Bytes of payloads in PUBLISH packets sent.
+    publish_bytes_sent "publish/bytes/sent" Broker Counter as "sent_payload_bytes";
     /// Bytes received.
     bytes_received "bytes/received" Broker Counter as "received_bytes";
     /// Bytes handed to the network.
@@ -360,6 +366,8 @@ counters! {
     subscriptions_wildcard "subscriptions/wildcard" Broker Gauge;
     /// Groups of shared subscriptions.
     subscriptions_shared "subscriptions/shared" Broker Gauge;
+    /// Shared subscriptions: each member of each group.
+    shared_members "shared_subscriptions/count" Broker Gauge as "shared_subscriptions";
     /// Subscriptions refused: beyond a bound, or of a kind that is switched off or not allowed.
     subscriptions_refused "subscriptions/refused" Broker Counter;
     /// Subscriptions ended because the rules do not allow them any more.
@@ -380,8 +388,12 @@ counters! {
     consumers_stuck "consumers/stuck" Broker Counter;
     /// Messages in the queues of sessions.
     messages_queued "messages/queued" Broker Gauge;
+    /// Bytes of the messages in the queues of sessions.
+    queue_bytes "messages/queued/bytes" Broker Gauge;
     /// Bytes held by messages, queues and outboxes, which `memory_bytes_max` bounds.
     memory_bytes "memory/bytes" Broker Gauge;
+    /// Bytes that wait to be taken by clients.
+    output_bytes "packet/out/bytes" Broker Gauge;
     /// Bytes of buffered input: unfinished packets, requests and handshakes.
     input_bytes "memory/input/bytes" Broker Gauge;
     /// Bytes held by subscriptions.

@@ -6,8 +6,10 @@ use crate::engine::Engine;
 impl Engine {
     /// Counters and gauges as they stand.
     pub fn metrics(&mut self) -> &Metrics {
+        self.metrics.publishes_received = self.metrics.received_by_qos.iter().sum();
         self.connections.report(&mut self.metrics);
         self.metrics.memory_bytes = self.memory.ledger().bytes();
+        self.metrics.output_bytes = self.memory.ledger().output_bytes();
         self.metrics.input_bytes = self.memory.ledger().input_bytes();
         self.metrics.log_lines_left_out = crate::base::log_rate::suppressed_lines();
         self.metrics.log_lines_lost = crate::base::output::log_lines_lost();
@@ -20,6 +22,7 @@ impl Engine {
         self.observers.watch.count_into(&mut self.metrics);
         self.metrics.note_access(self.access.counts());
         self.metrics.messages_queued = self.memory.ledger().messages_queued();
+        self.metrics.queue_bytes = self.memory.ledger().queue_bytes();
         debug_assert_eq!(
             self.metrics.messages_queued,
             self.sessions

@@ -18,15 +18,19 @@ const RATE_WINDOW_US: u64 = 1_000_000;
 #[derive(Debug, Default)]
 #[repr(align(128))]
 struct Gauges {
-    /// Bytes held by messages, queues and outboxes. Another core that frees the last reference
+    /// Bytes held by messages, queues and other state. Another core that frees the last reference
     /// subtracts its bytes.
     memory_bytes: AtomicU64,
+    /// Bytes that wait to be taken by clients.
+    output_bytes: AtomicU64,
     /// The part of `memory_bytes` that is unprocessed input of clients.
     input_bytes: AtomicU64,
     connections: AtomicU32,
     sessions: AtomicU32,
     /// Messages in the queues of sessions. Only the core itself changes it.
     messages_queued: AtomicU64,
+    /// Their bytes. Only the core itself changes it.
+    queue_bytes: AtomicU64,
     wildcard_subscriptions: AtomicU32,
     shared_subscriptions: AtomicU32,
     /// Start of the window that `accepted` counts in.
@@ -42,7 +46,22 @@ pub struct Ledger(Arc<Gauges>);
 impl Ledger {
     /// Bytes currently held.
     pub fn bytes(&self) -> u64 {
-        self.0.memory_bytes.load(Relaxed)
+        self.0.bytes()
+    }
+
+    /// The part of [`bytes`](Self::bytes) that waits to be taken by clients.
+    pub fn output_bytes(&self) -> u64 {
+        self.0.output_bytes.load(Relaxed)
+    }
+
+    /// Charges for output that waits.
+    pub(crate) fn charge_output(&self, bytes: usize) {
+        self.0.output_bytes.fetch_add(bytes as u64, Relaxed);
+    }
+
+    /// Releases output that does not wait any more.
+    pub(crate) fn release_output(&self, bytes: usize) {
+        self.0.output_bytes.fetch_sub(bytes as u64, Relaxed);
     }
 
     pub(crate) fn charge(&self, bytes: usize) {
@@ -80,13 +99,27 @@ impl Ledger {
         self.0.messages_queued.load(Relaxed)
     }
 
-    /// Counts a queue that has `after` messages instead of `before`. Only the core itself does.
+    /// Bytes of these messages.
+    pub fn queue_bytes(&self) -> u64 {
+        self.0.queue_bytes.load(Relaxed)
+    }
+
+    /// Counts a queue that has `after` messages and bytes instead of `before`. Only the core itself does.
     #[inline]
-    pub(crate) fn change_queued(&self, before: u64, after: u64) {
+    pub(crate) fn change_queued(&self, before: (u64, u64), after: (u64, u64)) {
         if before != after {
-            let queued = self.messages_queued() + after - before;
+            let queued = self.messages_queued() + after.0 - before.0;
             self.0.messages_queued.store(queued, Relaxed);
+            let bytes = self.queue_bytes() + after.1 - before.1;
+            self.0.queue_bytes.store(bytes, Relaxed);
         }
+    }
+}
+
+impl Gauges {
+    /// Bytes held in all.
+    fn bytes(&self) -> u64 {
+        self.memory_bytes.load(Relaxed) + self.output_bytes.load(Relaxed)
     }
 }
 
@@ -224,7 +257,7 @@ impl Place {
 
     /// Bytes on the ledgers of the other cores.
     pub fn memory_bytes_elsewhere(&self) -> u64 {
-        self.sum_elsewhere(|gauges| gauges.memory_bytes.load(Relaxed))
+        self.sum_elsewhere(Gauges::bytes)
     }
 
     /// Bytes of unprocessed input on the other cores.

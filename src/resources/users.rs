@@ -224,7 +224,7 @@ impl QueueCount {
     #[inline]
     fn set(&mut self, messages: u64, bytes: u64) {
         if !self.has_left_core {
-            self.ledger.change_queued(self.messages, messages);
+            self.ledger.change_queued((self.messages, self.bytes), (messages, bytes));
         }
         if let Some(user) = &self.user {
             user.queue_bytes.fetch_add(bytes, Relaxed);
@@ -250,7 +250,7 @@ impl QueueCount {
     /// The messages do not count for the core from here on.
     pub fn leave_core(&mut self) {
         if !std::mem::replace(&mut self.has_left_core, true) {
-            self.ledger.change_queued(self.messages, 0);
+            self.ledger.change_queued((self.messages, self.bytes), (0, 0));
         }
     }
 }

@@ -47,6 +47,8 @@ pub struct SubscriptionIndex {
     len: usize,
     /// Number of subscriptions whose filter has a wildcard.
     wildcard_len: usize,
+    /// Number of shared subscriptions.
+    shared_len: usize,
     epoch: u64,
 }
 
@@ -90,6 +92,7 @@ impl SubscriptionIndex {
             heap_bytes: 0,
             len: 0,
             wildcard_len: 0,
+            shared_len: 0,
             epoch: 0,
         }
     }
@@ -156,7 +159,11 @@ impl SubscriptionIndex {
         let before = self.member_bytes(which);
         let replaced = match which {
             Which::Own(id) => self.filters[id].members.put(&self.hashing, subscription),
-            Which::Shared(id) => self.shared[id].group.put(&self.hashing, subscription),
+            Which::Shared(id) => {
+                let replaced = self.shared[id].group.put(&self.hashing, subscription);
+                self.shared_len += usize::from(replaced.is_none());
+                replaced
+            }
         };
         self.heap_bytes += self.member_bytes(which);
         self.heap_bytes -= before;
@@ -179,7 +186,11 @@ impl SubscriptionIndex {
         let before = if is_one_of_many { self.member_bytes(which) } else { 0 };
         let removed = match which {
             Which::Own(id) => self.filters.get_mut(id)?.members.remove(&self.hashing, subscriber),
-            Which::Shared(id) => self.shared.get_mut(id)?.group.remove(&self.hashing, subscriber),
+            Which::Shared(id) => {
+                let removed = self.shared.get_mut(id)?.group.remove(&self.hashing, subscriber);
+                self.shared_len -= usize::from(!matches!(removed, Removed::NoMember));
+                removed
+            }
         };
         let (subscription, last) = match removed {
             Removed::NoMember => return None,
@@ -337,6 +348,11 @@ impl SubscriptionIndex {
         self.wildcard_len
     }
 
+    /// Number of shared subscriptions: each member of each shared filter.
+    pub fn shared_len(&self) -> usize {
+        self.shared_len
+    }
+
     /// Number of shared filters, each with at least one member.
     pub fn shared_filters(&self) -> usize {
         self.shared.len()
@@ -416,6 +432,7 @@ impl SubscriptionIndex {
         only: Subscription,
     ) -> Id<SharedFilter> {
         let group = Group::new(only);
+        self.shared_len += 1;
         if let Place::Trie(node) = place {
             let first = self.trie.node(node).shared;
             let id = self.shared.insert(hash, (name, place, group), first);

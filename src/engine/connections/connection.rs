@@ -465,13 +465,13 @@ impl Connection {
         Peer { address: self.address, listener: self.listener }
     }
 
-    /// Bytes on the ledger besides input.
+    /// Bytes on the ledger besides input and output.
     pub fn bytes_charged(&self) -> usize {
         let extra = self.extra.as_ref();
         let aliases = extra.map_or(0, |extra| extra.incoming_aliases.bytes());
         let method = extra.and_then(|extra| extra.authentication_method.as_deref());
         let transport = self.transport.as_ref().map_or(0, |transport| transport.state_bytes());
-        self.charged.bytes() + aliases + method.map_or(0, str::len) + transport
+        aliases + method.map_or(0, str::len) + transport
     }
 
     /// Bytes of input on the ledger: what is not processed yet, or being decided on.

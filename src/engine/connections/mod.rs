@@ -74,7 +74,8 @@ pub(in crate::engine) struct Connections {
 /// Counters of connections since the start.
 #[derive(Debug, Default)]
 struct Counts {
-    packets_sent: u64,
+    /// Packets other than PUBLISH.
+    other_packets_sent: u64,
     bytes_sent: u64,
     publishers_paused: u64,
     inputs_deferred: u64,
@@ -123,6 +124,7 @@ impl Connections {
         let mut connection = self.slots.remove(id);
         self.place.set_connections(self.slots.len());
         self.ledger().release(connection.bytes_charged());
+        self.ledger().release_output(connection.charged.bytes());
         self.ledger().change_input(connection.input_bytes(), 0);
         // A CONNACK that still waits for the store is a promise that was not made.
         let last = connection.outbox.take().filter(|_| !connection.is_withheld);
@@ -307,8 +309,8 @@ impl Connections {
 
     /// Copies the counters and gauges of connections.
     pub fn report(&self, metrics: &mut Metrics) {
-        (metrics.packets_sent, metrics.bytes_sent) =
-            (self.counts.packets_sent, self.counts.bytes_sent);
+        metrics.packets_sent = metrics.publishes_sent + self.counts.other_packets_sent;
+        metrics.bytes_sent = self.counts.bytes_sent;
         metrics.publishers_paused = self.counts.publishers_paused;
         metrics.inputs_deferred = self.counts.inputs_deferred;
         metrics.connections_open = self.slots.len() as u64;

@@ -37,7 +37,7 @@ impl OutputCharge {
     /// Charges for all of `pending` bytes.
     #[inline]
     fn raise(&mut self, ledger: &Ledger, pending: usize) {
-        ledger.charge(pending.saturating_sub(self.0));
+        ledger.charge_output(pending.saturating_sub(self.0));
         self.0 = self.0.max(pending);
     }
 
@@ -45,7 +45,7 @@ impl OutputCharge {
     #[inline]
     fn lower(&mut self, ledger: &Ledger, bytes: usize) {
         self.0 -= bytes;
-        ledger.release(bytes);
+        ledger.release_output(bytes);
     }
 
     /// Bytes on the ledger.
@@ -97,7 +97,7 @@ impl Connections {
 
     /// Appends one packet other than PUBLISH.
     pub fn send(&mut self, id: ConnectionId, encode: impl FnOnce(&mut Vec<u8>)) {
-        self.count_packets(1);
+        self.counts.other_packets_sent += 1;
         self.outbox(id).append(encode);
     }
 
@@ -128,12 +128,6 @@ impl Connections {
         let version = self.slots[id].version;
         let ack = Ack::new(identifier, reason);
         self.send(id, |out| Packet::Pubrel(ack).encode(version, out));
-    }
-
-    /// Counts packets that were appended to outboxes as bytes.
-    #[inline]
-    pub fn count_packets(&mut self, packets: u64) {
-        self.counts.packets_sent += packets;
     }
 
     /// The connection whose output [`Self::next_send`] gives to the executor next.

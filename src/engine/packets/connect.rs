@@ -155,6 +155,8 @@ impl Engine {
                 return self.send_home(id, home, frame);
             }
         }
+        // Counted on the home core of the client.
+        self.metrics.connects_received += 1;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);

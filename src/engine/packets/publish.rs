@@ -41,7 +41,7 @@ impl Engine {
         session: SessionId,
         publish: &Publish<'_>,
     ) -> Result<Taken, Violation> {
-        self.metrics.publishes_received += 1;
+        self.metrics.publish_bytes_received += publish.payload.len() as u64;
         self.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
         check_publish(&self.config, publish)
             .or_else(|violation| self.excuse(id, publish, violation))?;

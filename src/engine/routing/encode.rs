@@ -36,7 +36,7 @@ impl Engine {
         of: &mut TemplateUse,
     ) {
         self.metrics.publishes_sent += 1;
-        self.connections.count_packets(1);
+        self.metrics.publish_bytes_sent += content.payload.len() as u64;
         let connection = &mut self.connections[id];
         let version = connection.version;
         let aliases = connection.extra.as_mut().and_then(|extra| extra.outgoing_aliases.as_mut());

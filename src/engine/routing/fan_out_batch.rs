@@ -39,6 +39,8 @@ pub(in crate::engine) struct EncodedBatch {
     /// Large encodings, which are delivered by reference.
     shared: [Option<Bytes>; 4],
     messages: u64,
+    /// Bytes of the payloads of all messages.
+    payload_bytes: u64,
     frame_bytes_max: usize,
     pub(in crate::engine) publishers: Vec<Publisher>,
 }
@@ -79,7 +81,7 @@ impl EncodedBatch {
         self.streams.iter_mut().for_each(Vec::clear);
         self.shared = Default::default();
         self.publishers.clear();
-        (self.messages, self.frame_bytes_max) = (0, 0);
+        (self.messages, self.payload_bytes, self.frame_bytes_max) = (0, 0, 0);
     }
 }
 
@@ -96,6 +98,14 @@ impl FanOutBatch {
             encoded.clear();
             self.encoded = encoded;
         }
+    }
+}
+
+/// Bytes of the payload of an encoded PUBLISH.
+fn payload_bytes(packet: &[u8], version: Version) -> u64 {
+    match wire::decode(packet, version) {
+        Ok(Packet::Publish(publish)) => publish.payload.len() as u64,
+        _ => unreachable!("it was encoded here"),
     }
 }
 
@@ -149,6 +159,7 @@ impl Engine {
             }
         }
         batch.messages += 1;
+        batch.payload_bytes += content.payload.len() as u64;
         if let Some(publisher) = publisher
             && batch.publishers.last() != Some(&publisher)
         {
@@ -225,7 +236,7 @@ impl Engine {
                 continue;
             }
             self.metrics.publishes_sent += batch.messages;
-            self.connections.count_packets(batch.messages);
+            self.metrics.publish_bytes_sent += batch.payload_bytes;
             let outbox = self.connections.outbox(id);
             match &batch.shared[stream] {
                 Some(bytes) => outbox.append_shared(bytes.clone()),
@@ -275,6 +286,7 @@ impl Engine {
         bytes: &[u8],
         outbox_bytes_max: usize,
     ) {
+        let version = self.connections[id].version;
         let packet_bytes_max = self.connections[id].packet_bytes_max as usize;
         let (mut too_large, mut too_many) = (0, 0);
         let mut rest = bytes;
@@ -288,7 +300,8 @@ impl Engine {
                 too_many += 1;
             } else {
                 self.metrics.publishes_sent += 1;
-                self.connections.send(id, |out| out.extend_from_slice(packet));
+                self.metrics.publish_bytes_sent += payload_bytes(packet, version);
+                self.connections.outbox(id).append(|out| out.extend_from_slice(packet));
             }
         }
         self.count_drops(session, DropCause::PacketTooLarge, too_large);

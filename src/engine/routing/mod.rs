@@ -164,6 +164,7 @@ impl Router {
         metrics.subscriptions = self.index.len() as u64;
         metrics.subscriptions_wildcard = self.index.wildcard_len() as u64;
         metrics.subscriptions_shared = self.index.shared_filters() as u64;
+        metrics.shared_members = self.index.shared_len() as u64;
         metrics.subscription_bytes = (self.index.charged() + self.replica.charged()) as u64;
         metrics.topic_cache_bytes = self.cache.charged() as u64;
     }

@@ -1,9 +1,12 @@
 //! `$SYS/broker/…`: the counters of the broker, published as retained messages, and the states of connections that
 //! bridges publish.
 
+mod loads;
 mod publish;
 
 use std::collections::HashMap;
+
+use loads::Loads;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::CoreId;
@@ -67,6 +70,10 @@ pub(super) struct SysTopics {
     reported: (Now, u64),
     /// The highest number of clients connected to all cores at once, as seen by the reports.
     clients_maximum: u64,
+    /// The most bytes of memory held by all cores at once, as seen by the reports.
+    memory_maximum: u64,
+    /// What the broker does in a minute.
+    loads: Loads,
     /// The last value published to each topic.
     values: HashMap<String, String>,
     /// When the next round is due; none without rounds. Timers for another time mean nothing.
@@ -75,8 +82,16 @@ pub(super) struct SysTopics {
 
 impl SysTopics {
     pub(super) fn new(now: Now) -> Self {
-        let (reports, values) = (Vec::new(), HashMap::new());
-        Self { reports, started: now, reported: (now, 0), clients_maximum: 0, values, due: None }
+        Self {
+            reports: Vec::new(),
+            started: now,
+            reported: (now, 0),
+            clients_maximum: 0,
+            memory_maximum: 0,
+            loads: Loads::default(),
+            values: HashMap::new(),
+            due: None,
+        }
     }
 
     /// When the next round is due. Timers for another time mean nothing.
@@ -93,6 +108,7 @@ impl SysTopics {
     fn end(&mut self) -> impl Iterator<Item = String> + use<> {
         self.due = None;
         self.reports.clear();
+        self.loads = Loads::default();
         std::mem::take(&mut self.values).into_keys()
     }
 
@@ -131,7 +147,11 @@ impl SysTopics {
             // The maxima of the cores were not reached at the same time.
             metrics.clients_maximum = self.clients_maximum;
         }
+        self.memory_maximum = self.memory_maximum.max(metrics.memory_bytes);
+        self.loads.update(&metrics, now);
         let mut values = values_of(&metrics, reports, uptime_s);
+        let others = self.loads.topics().chain(names_of_mosquitto(&metrics, self.memory_maximum));
+        values.extend(others.map(|(name, value)| (topic(&name), value)));
         values.retain(|(topic, value)| self.values.get(topic) != Some(value));
         self.values.extend(values.iter().cloned());
         values
@@ -141,9 +161,44 @@ impl SysTopics {
 /// Topics with their values.
 type Changes = Vec<(String, String)>;
 
-/// All topics, from the sum of the counters of all cores and the reports of each.
+/// The topic of a name.
+fn topic(name: &str) -> String {
+    format!("{ROOT}/broker/{name}")
+}
+
+/// Values under further names, by which exporters and dashboards for Mosquitto look for them.
+fn names_of_mosquitto(
+    metrics: &Metrics,
+    memory_maximum: u64,
+) -> impl Iterator<Item = (String, String)> + use<> {
+    let stored = metrics.retained_messages + metrics.messages_queued;
+    [
+        ("clients/active", metrics.clients_connected),
+        ("clients/inactive", metrics.clients_disconnected),
+        ("connections/socket/count", metrics.connections_accepted),
+        ("heap/current", metrics.memory_bytes),
+        ("heap/maximum", memory_maximum),
+        ("messages/stored", stored),
+        ("packet/out/count", packets_waiting(metrics)),
+        ("store/messages/bytes", metrics.retained_bytes + metrics.queue_bytes),
+        ("store/messages/count", stored),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value.to_string()))
+}
+
+/// The packets that wait to be taken by clients, estimated from their bytes and the mean size of all packets: those that
+/// wait are counted in bytes only.
+fn packets_waiting(metrics: &Metrics) -> u64 {
+    let bytes = metrics.bytes_sent + metrics.output_bytes;
+    let packets = u128::from(metrics.output_bytes) * u128::from(metrics.packets_sent);
+    // Less than `packets_sent`, as the part that waits is less than the whole.
+    packets.div_ceil(u128::from(bytes.max(1))) as u64
+}
+
+/// All topics that are ringmq's own, from the sum of the counters of all cores and the reports of each.
 fn values_of(metrics: &Metrics, reports: &[Metrics], uptime_s: u64) -> Changes {
-    let text = |name: &str, value: String| (format!("{ROOT}/broker/{name}"), value);
+    let text = |name: &str, value: String| (topic(name), value);
     let clients = metrics.clients_connected + metrics.clients_disconnected;
     let mut values = vec![
         text("version", format!("ringmq version {}", env!("CARGO_PKG_VERSION"))),
@@ -163,3 +218,6 @@ fn values_of(metrics: &Metrics, reports: &[Metrics], uptime_s: u64) -> Changes {
     }));
     values
 }
+
+#[cfg(test)]
+mod tests;

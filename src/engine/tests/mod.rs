@@ -7,6 +7,7 @@ mod bounds;
 mod checkpoint;
 mod checkpoint_parts;
 mod cores;
+mod counters;
 mod decisions;
 mod durability;
 mod expiry;
