@@ -31,6 +31,9 @@ pub struct Listener {
     /// Accepted protocol versions; empty for all.
     #[serde(default)]
     pub versions: Vec<ProtocolVersion>,
+    /// Highest QoS of clients of this listener, where it is lower than that of `mqtt`.
+    #[serde(default = "any_qos", deserialize_with = "between::<_, _, 0, 2>")]
+    pub maximum_qos: u8,
     /// Whether the User Name takes the place of the Client Identifier.
     #[serde(default)]
     pub username_as_client_identifier: bool,
@@ -51,6 +54,11 @@ pub struct Listener {
     pub unix: UnixSocket,
 }
 
+/// The highest QoS that there is.
+fn any_qos() -> u8 {
+    2
+}
+
 /// A table that the transport of a listener may not use is not written.
 fn is_default<T: Default + PartialEq>(table: &T) -> bool {
     *table == T::default()
@@ -65,6 +73,7 @@ impl Listener {
             connections_max: 0,
             anonymous: None,
             versions: Vec::new(),
+            maximum_qos: any_qos(),
             username_as_client_identifier: false,
             proxy_protocol_from: Vec::new(),
             proxy_protocol_identity: ProxiedIdentity::None,

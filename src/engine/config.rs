@@ -22,6 +22,8 @@ pub struct Config {
     pub(super) logs_connections: bool,
     /// Whether any limit on the rate of a client is configured.
     pub(super) bounds_rates: bool,
+    /// The lowest of the highest QoS of all listeners and of `mqtt`.
+    pub(super) lowest_maximum_qos: u8,
     /// The terms of clients that connect now.
     pub(super) terms: Terms,
     announced: Announced,
@@ -39,7 +41,6 @@ pub(super) struct Announced {
     pub packet_bytes_max: u32,
     pub receive_maximum: u16,
     pub topic_alias_maximum: u16,
-    pub maximum_qos: u8,
     pub retain_available: bool,
     pub wildcard_subscription_available: bool,
     pub subscription_identifiers_available: bool,
@@ -52,7 +53,6 @@ impl Announced {
             packet_bytes_max: limits.packet_bytes_max,
             receive_maximum: limits.receive_maximum,
             topic_alias_maximum: limits.topic_alias_maximum,
-            maximum_qos: mqtt.maximum_qos,
             retain_available: mqtt.retain_available,
             wildcard_subscription_available: mqtt.wildcard_subscription_available,
             subscription_identifiers_available: mqtt.subscription_identifiers_available,
@@ -66,7 +66,6 @@ impl Announced {
             packet_bytes_max: self.packet_bytes_max.max(other.packet_bytes_max),
             receive_maximum: self.receive_maximum.max(other.receive_maximum),
             topic_alias_maximum: self.topic_alias_maximum.max(other.topic_alias_maximum),
-            maximum_qos: self.maximum_qos.max(other.maximum_qos),
             retain_available: self.retain_available || other.retain_available,
             wildcard_subscription_available: self.wildcard_subscription_available
                 || other.wildcard_subscription_available,
@@ -81,7 +80,8 @@ impl Announced {
 impl Config {
     /// The engine's part of the settings, with limits that may have been adapted to the machine.
     pub fn new(settings: &Settings, limits: Limits) -> Self {
-        let Settings { mqtt, protection, .. } = settings;
+        let Settings { mqtt, protection, listeners, .. } = settings;
+        let of_listeners = listeners.iter().map(|listener| listener.maximum_qos);
         Self {
             mqtt: mqtt.clone(),
             protection: protection.clone(),
@@ -96,6 +96,7 @@ impl Config {
             },
             logs_connections: settings.log.connections,
             bounds_rates: protection.bounds_rates(),
+            lowest_maximum_qos: of_listeners.fold(mqtt.maximum_qos, u8::min),
             terms: Terms::default(),
             announced: Announced::of(&limits, mqtt),
             announced_earlier: Announced::of(&limits, mqtt),

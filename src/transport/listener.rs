@@ -27,6 +27,7 @@ pub struct ListenerPolicy {
     tls: Option<tls::TlsConfig>,
     websocket: Arc<listener::WebSocket>,
     versions: [bool; 3],
+    maximum_qos: u8,
     renames_clients: bool,
     connections_max: u32,
     /// Current connections on all cores.
@@ -45,6 +46,7 @@ impl ListenerPolicy {
             tls,
             websocket: Arc::new(listener.websocket.clone()),
             versions: VERSIONS.map(|version| listener.accepts(version)),
+            maximum_qos: listener.maximum_qos,
             renames_clients: listener.username_as_client_identifier,
             connections_max: listener.connections_max,
             connections: Arc::default(),
@@ -74,6 +76,11 @@ impl ListenerPolicy {
     /// Whether clients of a protocol version are accepted.
     pub fn accepts(&self, version: Version) -> bool {
         VERSIONS.iter().zip(self.versions).any(|(of, is_accepted)| *of == version && is_accepted)
+    }
+
+    /// Highest QoS of its clients.
+    pub fn maximum_qos(&self) -> u8 {
+        self.maximum_qos
     }
 
     /// Whether the User Name takes the place of the Client Identifier.

@@ -277,6 +277,26 @@ fn a_listener_accepts_the_versions_it_names_and_refuses_others_with_the_code_of_
 }
 
 #[test]
+fn a_listener_limits_the_qos_of_its_clients() {
+    let folder = Folder::new("qos");
+    let (_serving, port) = serving(&folder, "max_qos 1\n");
+    let announced = connack(port, 5, "c", None);
+    assert!(announced[4..].windows(2).any(|property| property == [0x24, 1]), "{announced:?}");
+    let (mut stream, connack) = connect(port);
+    assert_eq!(connack, [0x20, 2, 0, 0]);
+    // SUBSCRIBE to t at QoS 2 is granted QoS 1.
+    stream.write_all(&[0x82, 6, 0, 1, 0, 1, b't', 2]).expect("sent");
+    let mut suback = [0; 5];
+    stream.read_exact(&mut suback).expect("SUBACK");
+    assert_eq!(suback, [0x90, 3, 0, 1, 1]);
+    // PUBLISH at QoS 2 ends the connection, as in Mosquitto.
+    stream.write_all(&[0x34, 5, 0, 1, b't', 0, 2]).expect("sent");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the end");
+    assert!(rest.is_empty(), "{rest:?}");
+}
+
+#[test]
 fn client_identifiers_have_to_be_as_the_file_says() {
     let folder = Folder::new("identifiers");
     let lines = "clientid_prefixes pump-\nallow_zero_length_clientid false\n";

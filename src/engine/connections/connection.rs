@@ -44,6 +44,8 @@ pub enum Phase {
         admitted_s: u32,
         /// The values of CONNACK that hold for the client.
         terms: Terms,
+        /// The highest QoS that CONNACK announced.
+        maximum_qos: u8,
     },
 }
 
@@ -448,8 +450,8 @@ impl Connection {
     }
 
     /// The client is admitted to its session.
-    pub fn open(&mut self, session: SessionId, terms: Terms, now: Now) {
-        self.phase = Phase::Open { session, admitted_s: now.seconds(), terms };
+    pub fn open(&mut self, session: SessionId, terms: Terms, maximum_qos: u8, now: Now) {
+        self.phase = Phase::Open { session, admitted_s: now.seconds(), terms, maximum_qos };
     }
 
     /// Seconds since the client was admitted.
@@ -553,6 +555,14 @@ impl Connection {
         match self.phase {
             Phase::Open { terms, .. } => config.announced(terms),
             _ => config.announced(config.terms),
+        }
+    }
+
+    /// The highest QoS that CONNACK announced; none before.
+    pub fn announced_qos(&self) -> Option<u8> {
+        match self.phase {
+            Phase::Open { maximum_qos, .. } => Some(maximum_qos),
+            _ => None,
         }
     }
 

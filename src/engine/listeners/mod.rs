@@ -71,6 +71,11 @@ impl Listeners {
         self.policy(listener).is_none_or(|policy| policy.accepts(version))
     }
 
+    /// Highest QoS of the clients of a listener; none: that of all clients.
+    pub fn maximum_qos(&self, listener: u16) -> Option<u8> {
+        self.policy(listener).map(ListenerPolicy::maximum_qos)
+    }
+
     /// Whether the User Name takes the place of the Client Identifier.
     pub fn renames_clients(&self, listener: u16) -> bool {
         self.policy(listener).is_some_and(ListenerPolicy::renames_clients)

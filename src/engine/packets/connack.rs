@@ -69,8 +69,9 @@ impl Engine {
         let properties = ConnackProperties {
             session_expiry_interval: (expiry_interval_s != asked).then_some(expiry_interval_s),
             receive_maximum: (limits.receive_maximum < u16::MAX).then_some(limits.receive_maximum),
-            maximum_qos: (mqtt.maximum_qos < u8::from(Qos::ExactlyOnce))
-                .then_some(mqtt.maximum_qos),
+            maximum_qos: connection
+                .announced_qos()
+                .filter(|maximum| *maximum < u8::from(Qos::ExactlyOnce)),
             retain_available: not(mqtt.retain_available),
             maximum_packet_size: Some(limits.packet_bytes_max),
             assigned_client_identifier: assigned,

@@ -102,12 +102,12 @@ impl Agreed {
     }
 }
 
-/// Checks a Will against what the server accepts.
-fn check_will(will: &wire::Will<'_>, config: &Config) -> Result<(), Rejection> {
+/// Checks a Will against what the server accepts, at most `maximum_qos`.
+fn check_will(will: &wire::Will<'_>, config: &Config, maximum_qos: u8) -> Result<(), Rejection> {
     let invalid = |reason: ReasonCode| {
         Err(Rejection::new(reason, Cause::WillInvalid).with_detail(reason.name()))
     };
-    if u8::from(will.qos) > config.mqtt.maximum_qos {
+    if u8::from(will.qos) > maximum_qos {
         return invalid(ReasonCode::QosNotSupported); // [MQTT-3.2.2-12]
     }
     if will.retain && !config.mqtt.retain_available {
@@ -257,7 +257,8 @@ impl Engine {
                 return refused(reason, Cause::ClientIdentifierEmpty);
             }
         }
-        connect.will.as_ref().map_or(Ok(()), |will| check_will(will, &self.config))
+        let maximum_qos = self.maximum_qos(id);
+        connect.will.as_ref().map_or(Ok(()), |will| check_will(will, &self.config, maximum_qos))
     }
 
     /// Whether a client may come back to its session while memory is full: where messages wait in the
@@ -465,9 +466,10 @@ impl Engine {
     /// Writes what CONNECT asks for into the connection and the session.
     fn agree(&mut self, id: ConnectionId, index: SessionId, connect: &Connect<'_>) {
         let (agreed, terms) = (Agreed::new(connect, &self.config.limits), self.config.terms);
+        let maximum_qos = self.maximum_qos(id);
         let (now, ledger) = (self.now, self.memory.ledger());
         self.connections.edit(id, |connection| {
-            connection.open(index, terms, now);
+            connection.open(index, terms, maximum_qos, now);
             connection.last_received = now;
             connection.keep_alive_s = agreed.keep_alive_s;
             connection.window = agreed.window;

@@ -73,7 +73,8 @@ impl Engine {
         outcome
     }
 
-    /// Takes a PUBLISH that violates the present settings if CONNACK allowed it to this client.
+    /// Takes a PUBLISH that violates the present settings if CONNACK allowed it to this client, or if its QoS is too high
+    /// for clients of another listener only.
     #[cold]
     fn excuse(
         &self,
@@ -81,16 +82,28 @@ impl Engine {
         publish: &Publish<'_>,
         violation: Violation,
     ) -> Result<(), Violation> {
-        let announced = self.announced(id);
-        let is_within = match violation {
-            Violation::QosNotSupported => u8::from(publish.qos) <= announced.maximum_qos,
-            Violation::RetainNotSupported => announced.retain_available,
-            _ => false,
-        };
-        match is_within {
-            true => check_content(&self.config, publish),
-            false => Err(violation),
+        let may_retain = self.config.mqtt.retain_available || self.announced(id).retain_available;
+        match violation {
+            Violation::QosNotSupported => {
+                let announced = self.connections[id].announced_qos();
+                if u8::from(publish.qos) > self.maximum_qos(id).max(announced.unwrap_or_default()) {
+                    return Err(violation);
+                }
+                if publish.retain && !may_retain {
+                    return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
+                }
+            }
+            Violation::RetainNotSupported if may_retain => {}
+            _ => return Err(violation),
         }
+        check_content(&self.config, publish)
+    }
+
+    /// The highest QoS of a client, which its listener may limit.
+    pub(super) fn maximum_qos(&self, id: ConnectionId) -> u8 {
+        let of_all = self.config.mqtt.maximum_qos;
+        let of_listener = self.listeners.maximum_qos(self.connections[id].listener);
+        of_listener.map_or(of_all, |maximum| maximum.min(of_all))
     }
 
     /// What CONNACK announced to a client.
@@ -405,11 +418,11 @@ impl Engine {
     }
 }
 
-/// Checks a PUBLISH against what the server said in CONNACK.
+/// Checks a PUBLISH against what the server said in CONNACK, as far as all clients are told the same.
 #[inline]
 fn check_publish(config: &Config, publish: &Publish<'_>) -> Result<(), Violation> {
     let mqtt = &config.mqtt;
-    if u8::from(publish.qos) > mqtt.maximum_qos {
+    if u8::from(publish.qos) > config.lowest_maximum_qos {
         return Err(Violation::QosNotSupported); // [MQTT-3.2.2-11]
     }
     if publish.retain && !mqtt.retain_available {

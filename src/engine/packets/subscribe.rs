@@ -131,7 +131,7 @@ impl Engine {
         let who = Identity { exchange: exchange(id), client_identifier };
         match self.access.may_subscribe(self.now, &who, text, qos, &mut self.work) {
             Decision::Allowed(qos) => {
-                let maximum_qos = Qos::try_from(self.config.mqtt.maximum_qos);
+                let maximum_qos = Qos::try_from(self.maximum_qos(id));
                 let qos = qos.min(maximum_qos.unwrap_or(Qos::ExactlyOnce));
                 Decision::Allowed((qos, self.access.coverage(&who, text, &mut self.work)))
             }

@@ -21,6 +21,7 @@ mod input;
 mod inspect;
 #[cfg(feature = "tls")]
 mod kernel_tls;
+mod listener_qos;
 mod memory;
 mod overdue;
 mod reload;

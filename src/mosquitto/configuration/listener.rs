@@ -107,13 +107,12 @@ fn take_tls(translator: &mut Translator, line: &Line, place: usize) -> Option<Ou
     Some(outcome)
 }
 
-/// Takes options of which this version knows only the value that asks for nothing.
+/// Takes options of the protocol.
 fn take_new(translator: &mut Translator, line: &Line, place: usize) -> Option<Outcome> {
     let outcome = match line.option.as_str() {
-        "max_qos" | "maximum_qos" => line.number(0..=2).and_then(|qos| match qos {
-            2 => Ok(Effect::Taken),
-            _ => refused("not supported by this version for a listener; remove the line"),
-        }),
+        "max_qos" | "maximum_qos" => {
+            line.number(0..=2).and_then(|_| keep_as(translator, "max_qos", place))
+        }
         "accept_protocol_versions" => versions(line).and_then(|_| keep(translator, place)),
         _ => return None,
     };
@@ -203,6 +202,13 @@ fn host(line: &Line) -> &str {
 /// Keeps an option of the listener whose section it is in.
 fn keep(translator: &mut Translator, place: usize) -> Outcome {
     store(translator, translator.section.listener, place)
+}
+
+/// Keeps an option of the listener whose section it is in, under the name that it has now.
+fn keep_as(translator: &mut Translator, name: &str, place: usize) -> Outcome {
+    let listener = translator.section.listener;
+    translator.listeners[listener].options.insert(name.to_owned(), place);
+    Ok(Effect::Taken)
 }
 
 fn keep_once(translator: &mut Translator, place: usize) -> Outcome {
@@ -354,6 +360,9 @@ fn keys(translator: &mut Translator, number: usize) -> Vec<Written> {
     }
     if let Some((place, line)) = translator.of_listener(number, "accept_protocol_versions") {
         set("versions", versions(line).unwrap_or_default().into(), Some(place));
+    }
+    if let Some((place, line)) = translator.of_listener(number, "max_qos") {
+        set("maximum_qos", line.number(0..=2).unwrap_or(2).into(), Some(place));
     }
     if let Some((place, _)) = translator.of_listener(number, "enable_proxy_protocol") {
         let all: &[&str] = if has_path { &["unix"] } else { &["0.0.0.0/0", "::/0"] };

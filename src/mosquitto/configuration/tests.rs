@@ -57,8 +57,8 @@ const CASES: &[(&str, &str, Class, &str)] = &[
     (WS, "protocol websockets", Class::Translated, "transport = \"ws\""),
     ("listener 1\n", "mount_point a/", Class::Refused, "not supported by this version"),
     ("listener 1\n", "max_connections 5", Class::Same, "connections_max = 5"),
-    ("listener 1\n", "max_qos 2", Class::Translated, ""),
-    ("listener 1\n", "maximum_qos 2", Class::Translated, ""),
+    ("listener 1\n", "max_qos 1", Class::Translated, "maximum_qos = 1"),
+    ("listener 1\n", "maximum_qos 0", Class::Translated, "maximum_qos = 0"),
     ("listener 1\n", "max_topic_alias 7", Class::Same, "limits.topic_alias_maximum = 7"),
     (
         "listener 1\n",
