@@ -82,6 +82,8 @@ pub struct Limits {
     pub queue_bytes_max: u64,
     /// Policy of a full queue.
     pub queue_policy: QueuePolicy,
+    /// Whether QoS 0 messages are queued for sessions without a connection.
+    pub queue_qos0: bool,
     /// Retained messages.
     #[serde(deserialize_with = "between::<_, _, 0, 1_000_000_000>")]
     pub retained_messages_max: u32,
@@ -132,6 +134,7 @@ impl Default for Limits {
             queue_messages_max: 100_000,
             queue_bytes_max: 64 * 1024 * 1024,
             queue_policy: QueuePolicy::DropNewest,
+            queue_qos0: false,
             retained_messages_max: 1_000_000,
             retained_bytes_max: 1024 * 1024 * 1024,
             memory_bytes_max: 0,

@@ -339,7 +339,7 @@ impl Outbound {
         self.queue.stop_counting();
     }
 
-    /// Drops queued QoS 0 messages: they do not outlive the connection.
+    /// Drops queued QoS 0 messages; how many.
     pub fn drop_qos_0(&mut self) -> u64 {
         let dropped = self.queue.drop_qos_0();
         self.settle();

@@ -161,7 +161,8 @@ impl Engine {
         }
         let qos = draft.content.qos.min(recipient.qos);
         let Some(id) = session.connection else {
-            if qos != Qos::AtMostOnce && !session.is_over() {
+            let is_queued = qos != Qos::AtMostOnce || self.config.limits.queue_qos0;
+            if is_queued && !session.is_over() {
                 self.enqueue(recipient, draft, shared);
             }
             return Standing::Offline;

@@ -109,6 +109,15 @@ fn payload_bytes(packet: &[u8], version: Version) -> u64 {
     }
 }
 
+/// The encoding of the messages for a session.
+#[inline]
+fn version_of(class: DeliveryClass) -> Version {
+    match class {
+        DeliveryClass::V3 => Version::V311,
+        DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
+    }
+}
+
 fn stream(version: Version, retain_as_published: bool) -> usize {
     usize::from(version == Version::V5) * 2 + usize::from(retain_as_published)
 }
@@ -212,13 +221,15 @@ impl Engine {
         };
         for recipient in each {
             let session = &self.sessions[recipient.session];
-            let Some(id) = session.connection else { continue };
+            let Some(id) = session.connection else {
+                if self.config.limits.queue_qos0 {
+                    self.queue_batch(recipient, version_of(session.class), batch);
+                }
+                continue;
+            };
             let outbound = session.outbound.as_ref();
             let is_open = outbound.is_none_or(|outbound| outbound.is_open(Qos::AtMostOnce));
-            let version = match session.class {
-                DeliveryClass::V3 => Version::V311,
-                DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
-            };
+            let version = version_of(session.class);
             let stream = stream(version, recipient.retain_as_published);
             let Self { sessions, connections, timers, now, .. } = self;
             pressure.add(standing(id, behind_bytes, sessions, connections, timers, *now));

@@ -68,9 +68,9 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         "message_size_limit" => nothing_or(line, |_| {
             refused("not supported by this version; use max_packet_size, which includes the topic")
         }),
-        "queue_qos0_messages" => line.boolean().and_then(|are_queued| match are_queued {
-            false => Ok(Effect::Taken),
-            true => ignored("not supported by this version: QoS 0 messages are not queued"),
+        "queue_qos0_messages" => line.boolean().map(|are_queued| {
+            translator.set("limits.queue_qos0", are_queued, Some(place));
+            Effect::Taken
         }),
         "retain_expiry_interval" => ignored("retained messages expire by themselves"),
         "allow_duplicate_messages" => {

@@ -219,7 +219,7 @@ const CASES: &[(&str, &str, Class, &str)] = &[
     ("", "autosave_interval 30", Class::Ignored, "storage.sync"),
     ("", "autosave_on_changes true", Class::Ignored, "storage.sync"),
     ("", "persistent_client_expiration 2d", Class::Same, "limits.session_expiry_max_s = 172800"),
-    ("", "queue_qos0_messages false", Class::Translated, ""),
+    ("", "queue_qos0_messages true", Class::Translated, "limits.queue_qos0 = true"),
     (
         "",
         "max_inflight_messages 30",
