@@ -28,10 +28,12 @@ pub enum Drop {
     UserQueueFull,
     /// The publisher's user has reached its quota of retained messages.
     UserRetainedFull,
+    /// The payload exceeds the limit of the broker.
+    PayloadTooLarge,
 }
 
 /// All causes with their display names.
-pub const DROPS: [(Drop, &str); 12] = [
+pub const DROPS: [(Drop, &str); 13] = [
     (Drop::OutboxFull, "outbox-full"),
     (Drop::QueueFull, "queue-full"),
     (Drop::Superseded, "superseded"),
@@ -44,6 +46,7 @@ pub const DROPS: [(Drop, &str); 12] = [
     (Drop::RetainedFull, "retained-full"),
     (Drop::UserQueueFull, "user-queue-full"),
     (Drop::UserRetainedFull, "user-retained-full"),
+    (Drop::PayloadTooLarge, "payload-too-large"),
 ];
 
 /// Dropped messages by cause.

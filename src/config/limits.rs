@@ -29,6 +29,9 @@ pub struct Limits {
     /// Maximum Packet Size announced and enforced.
     #[serde(deserialize_with = "between::<_, _, 128, 268_435_460>")]
     pub packet_bytes_max: u32,
+    /// Bytes of the payload of a message or Will; 0 for no limit but that of the packet.
+    #[serde(deserialize_with = "between::<_, _, 0, 268_435_455>")]
+    pub payload_bytes_max: u32,
     /// Levels of a Topic Name or Filter.
     #[serde(deserialize_with = "between::<_, _, 1, 65_536>")]
     pub topic_levels_max: u32,
@@ -116,6 +119,7 @@ impl Default for Limits {
             // The largest Will, 64 KiB, and as much again for names, a password or token, and properties.
             connect_bytes_max: 128 * 1024,
             packet_bytes_max: 16 * 1024 * 1024,
+            payload_bytes_max: 0,
             topic_levels_max: 128,
             topic_bytes_max: 65_535,
             sessions_max: 2_000_000,

@@ -22,6 +22,8 @@ pub struct Config {
     pub(super) logs_connections: bool,
     /// Whether any limit on the rate of a client is configured.
     pub(super) bounds_rates: bool,
+    /// Whether payloads are looked at: their length, or what they say they are.
+    pub(super) checks_payloads: bool,
     /// The lowest of the highest QoS of all listeners and of `mqtt`.
     pub(super) lowest_maximum_qos: u8,
     /// The terms of clients that connect now.
@@ -96,6 +98,7 @@ impl Config {
             },
             logs_connections: settings.log.connections,
             bounds_rates: protection.bounds_rates(),
+            checks_payloads: mqtt.payload_format_validate || limits.payload_bytes_max > 0,
             lowest_maximum_qos: of_listeners.fold(mqtt.maximum_qos, u8::min),
             terms: Terms::default(),
             announced: Announced::of(&limits, mqtt),

@@ -114,6 +114,9 @@ fn check_will(will: &wire::Will<'_>, config: &Config, maximum_qos: u8) -> Result
         return invalid(ReasonCode::RetainNotSupported); // [MQTT-3.2.2-13]
     }
     let limits = &config.limits;
+    if limits.payload_bytes_max > 0 && will.payload.len() > limits.payload_bytes_max as usize {
+        return invalid(ReasonCode::PacketTooLarge);
+    }
     let is_too_long = will.topic.len() > usize::from(limits.topic_bytes_max);
     let levels_max = limits.topic_levels_max as usize;
     if is_too_long || shards::check_topic_name(will.topic, levels_max).is_err() {

@@ -273,14 +273,10 @@ impl Engine {
             Decision::Denied => return Permission::Refused(ReasonCode::NotAuthorized),
             Decision::Pending => return Permission::Pending,
         }
-        let says_text = publish.properties.payload_format_indicator == Some(1);
-        if self.config.mqtt.payload_format_validate
-            && says_text
-            && std::str::from_utf8(publish.payload).is_err()
-        {
-            return Permission::Refused(ReasonCode::PayloadFormatInvalid);
+        match self.config.checks_payloads {
+            true => check_payload(&self.config, publish),
+            false => Permission::Granted,
         }
-        Permission::Granted
     }
 
     /// Takes a message that is not delivered to subscribers: a command to the broker, or one that is rejected.
@@ -330,9 +326,11 @@ impl Engine {
     ) -> Result<(), Violation> {
         if reason == ReasonCode::NotAuthorized {
             self.log_denied(id, session, Denied::Publish(topic));
-            if self.observers.watch.shows_packets() {
-                self.show_drop(Some(session), (DropCause::NotAuthorized, 1), Some(topic));
-            }
+        }
+        if let Some(cause) = drop_cause(reason)
+            && self.observers.watch.shows_packets()
+        {
+            self.show_drop(Some(session), (cause, 1), Some(topic));
         }
         self.turn_away(id, session, publish, reason)
     }
@@ -346,8 +344,8 @@ impl Engine {
         publish: &Publish<'_>,
         reason: ReasonCode,
     ) -> Result<(), Violation> {
-        if reason == ReasonCode::NotAuthorized {
-            self.metrics.drops.add(DropCause::NotAuthorized, 1);
+        if let Some(cause) = drop_cause(reason) {
+            self.metrics.drops.add(cause, 1);
         }
         if self.observers.watch.samples() {
             self.note_refused(id, reason);
@@ -429,6 +427,33 @@ fn check_publish(config: &Config, publish: &Publish<'_>) -> Result<(), Violation
         return Err(Violation::RetainNotSupported); // [MQTT-3.2.2-14]
     }
     check_content(config, publish)
+}
+
+/// Checks a payload against its limit and its Payload Format Indicator.
+#[cold]
+fn check_payload(config: &Config, publish: &Publish<'_>) -> Permission {
+    let bytes_max = config.limits.payload_bytes_max as usize;
+    if bytes_max > 0 && publish.payload.len() > bytes_max {
+        // No code of PUBACK and PUBREC says more.
+        return Permission::Refused(ReasonCode::ImplementationSpecificError);
+    }
+    let says_text = publish.properties.payload_format_indicator == Some(1);
+    match config.mqtt.payload_format_validate
+        && says_text
+        && std::str::from_utf8(publish.payload).is_err()
+    {
+        true => Permission::Refused(ReasonCode::PayloadFormatInvalid),
+        false => Permission::Granted,
+    }
+}
+
+/// The cause under which a refused message is counted; none: the refusal has a counter of its own, or none.
+fn drop_cause(refusal: ReasonCode) -> Option<DropCause> {
+    match refusal {
+        ReasonCode::NotAuthorized => Some(DropCause::NotAuthorized),
+        ReasonCode::ImplementationSpecificError => Some(DropCause::PayloadTooLarge),
+        _ => None,
+    }
 }
 
 /// Checks what CONNACK says nothing about.

@@ -24,6 +24,7 @@ mod kernel_tls;
 mod listener_qos;
 mod memory;
 mod overdue;
+mod payloads;
 mod queue_qos0;
 mod reload;
 mod rights;

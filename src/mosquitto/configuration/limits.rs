@@ -65,9 +65,9 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         "max_inflight_bytes" => nothing_or(line, |_| {
             ignored("messages in flight are limited in number (max_inflight_messages)")
         }),
-        "message_size_limit" => nothing_or(line, |_| {
-            refused("not supported by this version; use max_packet_size, which includes the topic")
-        }),
+        "message_size_limit" => {
+            take_number(translator, place, "limits.payload_bytes_max", 0..=268_435_455, (0, 268_435_455))
+        }
         "queue_qos0_messages" => line.boolean().map(|are_queued| {
             translator.set("limits.queue_qos0", are_queued, Some(place));
             Effect::Taken

@@ -230,7 +230,7 @@ const CASES: &[(&str, &str, Class, &str)] = &[
     ("", "max_queued_messages 0", Class::Same, "limits.queue_messages_max = 100000000"),
     ("", "max_queued_bytes 5000", Class::Same, "limits.queue_bytes_max = 5000"),
     ("", "max_packet_size 5000", Class::Same, "limits.packet_bytes_max = 5000"),
-    ("", "message_size_limit 0", Class::Translated, ""),
+    ("", "message_size_limit 900", Class::Translated, "limits.payload_bytes_max = 900"),
     ("", "memory_limit 100000000", Class::Same, "limits.memory_bytes_max = 100000000"),
     (
         "",
