@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::address::Addresses;
+use super::mqtt::check_assigned_prefix;
 use super::number::between;
 use super::proxy::Proxy;
 pub use super::unix_socket::UnixSocket;
@@ -34,6 +35,9 @@ pub struct Listener {
     /// Highest QoS of clients of this listener, where it is lower than that of `mqtt`.
     #[serde(default = "any_qos", deserialize_with = "between::<_, _, 0, 2>")]
     pub maximum_qos: u8,
+    /// How Client Identifiers begin that are assigned to clients of this listener; none: as `mqtt` says.
+    #[serde(default)]
+    pub assigned_identifier_prefix: Option<String>,
     /// Whether the User Name takes the place of the Client Identifier.
     #[serde(default)]
     pub username_as_client_identifier: bool,
@@ -74,6 +78,7 @@ impl Listener {
             anonymous: None,
             versions: Vec::new(),
             maximum_qos: any_qos(),
+            assigned_identifier_prefix: None,
             username_as_client_identifier: false,
             proxy_protocol_from: Vec::new(),
             proxy_protocol_identity: ProxiedIdentity::None,
@@ -121,6 +126,8 @@ impl Listener {
             }
             _ => {}
         }
+        let prefix = self.assigned_identifier_prefix.as_deref();
+        prefix.map_or(Ok(()), check_assigned_prefix).or_else(|what| wrong(&what))?;
         self.check_proxies().or_else(wrong)?;
         if !self.transport.has_tls() {
             return match self.tls == Tls::default() {

@@ -214,6 +214,8 @@ impl Settings {
             );
             return error("storage.data", &what);
         }
+        mqtt::check_assigned_prefix(&self.mqtt.assigned_identifier_prefix)
+            .or_else(|what| error("mqtt.assigned_identifier_prefix", &format!("mqtt.{what}")))?;
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {
             return error(
                 "mqtt.redirect",

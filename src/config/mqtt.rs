@@ -21,6 +21,8 @@ pub struct Mqtt {
     pub shared_subscription_available: bool,
     /// Whether clients without a Client Identifier are assigned one.
     pub assigned_client_identifiers: bool,
+    /// How assigned Client Identifiers begin.
+    pub assigned_identifier_prefix: String,
     /// How every Client Identifier has to begin; empty for any beginning.
     pub client_identifier_prefix: String,
     /// Whether payloads whose Payload Format Indicator says UTF-8 are checked.
@@ -45,6 +47,7 @@ impl Default for Mqtt {
             subscription_identifiers_available: true,
             shared_subscription_available: true,
             assigned_client_identifiers: true,
+            assigned_identifier_prefix: "auto-".to_owned(),
             client_identifier_prefix: String::new(),
             payload_format_validate: false,
             response_information: String::new(),
@@ -52,6 +55,24 @@ impl Default for Mqtt {
             redirect: Redirect::None,
             sys_interval_s: 10,
         }
+    }
+}
+
+/// Bytes of the prefix of assigned Client Identifiers at most.
+const ASSIGNED_PREFIX_BYTES_MAX: usize = 64;
+
+/// Checks a prefix of assigned Client Identifiers.
+pub(super) fn check_assigned_prefix(prefix: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("assigned_identifier_prefix {prefix:?}: {what}"));
+    if prefix.is_empty() || prefix.len() > ASSIGNED_PREFIX_BYTES_MAX {
+        return wrong("needs 1 to 64 bytes");
+    }
+    let is_special = |of: char| matches!(of, '+' | '#' | '/') || of.is_control();
+    match prefix.contains(is_special) {
+        true => {
+            wrong("has a control character, or one of + # /, which rules do not match; remove it")
+        }
+        false => Ok(()),
     }
 }
 

@@ -192,6 +192,26 @@ fn how_statistics_are_written_is_said_only_where_they_are_taken() {
 }
 
 #[test]
+fn the_prefix_of_assigned_client_identifiers_has_1_to_64_bytes_that_rules_can_match() {
+    let check = |text: &str| Settings::from_toml(text).expect("it parses").check();
+    let long = "x".repeat(65);
+    for (prefix, is_valid) in
+        [("web-", true), ("", false), ("a/", false), ("a#", false), (&long, false)]
+    {
+        let key = format!("assigned_identifier_prefix = \"{prefix}\"");
+        for text in
+            [format!("[mqtt]\n{key}"), format!("[[listeners]]\nbind = \"127.0.0.1:1\"\n{key}")]
+        {
+            let checked = check(&text);
+            assert_eq!(checked.is_ok(), is_valid, "{text}: {checked:?}");
+            if let Err(error) = checked {
+                assert!(error.to_string().contains("assigned_identifier_prefix"), "{error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn sending_clients_away_needs_a_place_to_send_them_to() {
     let settings = Settings::from_toml("[mqtt]\nredirect = \"permanent\"").expect("it parses");
     assert!(settings.check().is_err_and(|e| e.to_string().contains("server_reference")));

@@ -2,6 +2,7 @@
 
 use crate::base::limits;
 use crate::config::{Limits, Mqtt, Protection, Settings};
+use crate::session::client_identifiers;
 use crate::session::outbound::QueueLimits;
 
 /// Limits and options of an engine. Every core has a copy.
@@ -22,6 +23,8 @@ pub struct Config {
     pub(super) logs_connections: bool,
     /// Whether any limit on the rate of a client is configured.
     pub(super) bounds_rates: bool,
+    /// How assigned Client Identifiers begin, for all clients and for those of each listener.
+    assigned_prefixes: Vec<Box<str>>,
     /// Whether payloads are looked at: their length, or what they say they are.
     pub(super) checks_payloads: bool,
     /// The lowest of the highest QoS of all listeners and of `mqtt`.
@@ -83,6 +86,8 @@ impl Config {
     /// The engine's part of the settings, with limits that may have been adapted to the machine.
     pub fn new(settings: &Settings, limits: Limits) -> Self {
         let Settings { mqtt, protection, listeners, .. } = settings;
+        let assigned = listeners.iter().filter_map(|of| of.assigned_identifier_prefix.as_ref());
+        let assigned = assigned.chain([&mqtt.assigned_identifier_prefix]);
         let of_listeners = listeners.iter().map(|listener| listener.maximum_qos);
         Self {
             mqtt: mqtt.clone(),
@@ -98,6 +103,7 @@ impl Config {
             },
             logs_connections: settings.log.connections,
             bounds_rates: protection.bounds_rates(),
+            assigned_prefixes: assigned.map(|prefix| prefix.as_str().into()).collect(),
             checks_payloads: mqtt.payload_format_validate || limits.payload_bytes_max > 0,
             lowest_maximum_qos: of_listeners.fold(mqtt.maximum_qos, u8::min),
             terms: Terms::default(),
@@ -135,6 +141,12 @@ impl Config {
             true => &self.announced,
             false => &self.announced_earlier,
         }
+    }
+
+    /// Whether a Client Identifier has the form of those that are assigned.
+    pub(super) fn is_assigned(&self, client_identifier: &str) -> bool {
+        let fits = |prefix: &str| client_identifiers::is_assigned(client_identifier, prefix);
+        self.assigned_prefixes.iter().any(|prefix| fits(prefix))
     }
 
     /// Limit of concurrent connections, of all cores together.

@@ -42,12 +42,12 @@ impl AssignedIdentifiers {
         Self { keys, core, drawn: 0 }
     }
 
-    /// The next identifier.
-    pub(super) fn draw(&mut self) -> String {
+    /// The next identifier, which begins with `prefix`.
+    pub(super) fn draw(&mut self, prefix: &str) -> String {
         let number = self.draw_number();
         let digit = |place| DIGITS[(number >> (4 * place)) as usize & 0xF] as char;
-        let mut identifier = String::with_capacity(ASSIGNED.len() + NUMBER_DIGITS);
-        identifier.push_str(ASSIGNED);
+        let mut identifier = String::with_capacity(prefix.len() + NUMBER_DIGITS);
+        identifier.push_str(prefix);
         identifier.extend((0..NUMBER_DIGITS).rev().map(digit));
         identifier
     }
@@ -58,18 +58,15 @@ impl AssignedIdentifiers {
     }
 }
 
-/// The prefix of assigned Client Identifiers.
-const ASSIGNED: &str = "auto-";
-
-/// The length of the hexadecimal number that follows.
+/// The length of the hexadecimal number that follows the prefix.
 const NUMBER_DIGITS: usize = 16;
 
 const DIGITS: &[u8; 16] = b"0123456789abcdef";
 
-/// Whether a Client Identifier has the form of those that are assigned: its client gets another one when it
+/// Whether a Client Identifier has the form of those that are assigned with this prefix: its client gets another one when it
 /// comes back.
-pub fn is_assigned(client_identifier: &str) -> bool {
-    client_identifier.strip_prefix(ASSIGNED).is_some_and(|number| {
+pub fn is_assigned(client_identifier: &str, prefix: &str) -> bool {
+    client_identifier.strip_prefix(prefix).is_some_and(|number| {
         number.len() == NUMBER_DIGITS
             && number.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     })
@@ -129,6 +126,16 @@ mod tests {
         assert_eq!(draw(keys, 0), draw(Keys { tables: 8, ..keys }, 0));
         assert_ne!(draw(keys, 0), draw(keys, 1));
         assert_ne!(draw(keys, 0), draw(Keys { identifiers: [7, 0], ..keys }, 0));
+    }
+
+    #[test]
+    fn an_assigned_identifier_has_its_prefix_and_is_recognized_by_it() {
+        let mut names = AssignedIdentifiers::new(Keys::fixed(7), CoreId(0));
+        for prefix in ["auto-", "x"] {
+            let name = names.draw(prefix);
+            assert!(name.starts_with(prefix) && is_assigned(&name, prefix), "{name}");
+            assert!(!is_assigned(&name, "other-") && !is_assigned(&format!("{name}0"), prefix));
+        }
     }
 
     /// Identifiers used to be SplitMix64 from the seed of the tables, whose state any output reveals.

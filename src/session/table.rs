@@ -55,11 +55,11 @@ impl SessionTable {
         }
     }
 
-    /// A Client Identifier that no session has, for a client without one. `is_home` says whether this core
+    /// A Client Identifier that no session has, for a client without one. It begins with `prefix`. `is_home` says whether this core
     /// is its home, so that its connection need not move.
-    pub fn assign_identifier(&mut self, is_home: impl Fn(&str) -> bool) -> String {
+    pub fn assign_identifier(&mut self, prefix: &str, is_home: impl Fn(&str) -> bool) -> String {
         loop {
-            let identifier = self.assigned.draw();
+            let identifier = self.assigned.draw(prefix);
             if is_home(&identifier) && self.find(&identifier).is_none() {
                 return identifier;
             }

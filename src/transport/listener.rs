@@ -28,6 +28,7 @@ pub struct ListenerPolicy {
     websocket: Arc<listener::WebSocket>,
     versions: [bool; 3],
     maximum_qos: u8,
+    assigned_prefix: Option<Box<str>>,
     renames_clients: bool,
     connections_max: u32,
     /// Current connections on all cores.
@@ -47,6 +48,7 @@ impl ListenerPolicy {
             websocket: Arc::new(listener.websocket.clone()),
             versions: VERSIONS.map(|version| listener.accepts(version)),
             maximum_qos: listener.maximum_qos,
+            assigned_prefix: listener.assigned_identifier_prefix.as_deref().map(Into::into),
             renames_clients: listener.username_as_client_identifier,
             connections_max: listener.connections_max,
             connections: Arc::default(),
@@ -81,6 +83,11 @@ impl ListenerPolicy {
     /// Highest QoS of its clients.
     pub fn maximum_qos(&self) -> u8 {
         self.maximum_qos
+    }
+
+    /// How Client Identifiers begin that are assigned to its clients; none: as for all clients.
+    pub fn assigned_prefix(&self) -> Option<&str> {
+        self.assigned_prefix.as_deref()
     }
 
     /// Whether the User Name takes the place of the Client Identifier.

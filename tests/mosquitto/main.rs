@@ -311,6 +311,26 @@ fn client_identifiers_have_to_be_as_the_file_says() {
     assert_eq!(connack(port, 5, "", None)[3], 0, "it is assigned one");
 }
 
+#[test]
+fn assigned_client_identifiers_begin_as_the_file_says() {
+    let folder = Folder::new("prefix");
+    for (lines, prefix) in [
+        ("", "auto-"),
+        ("listener_auto_id_prefix web-\n", "web-"),
+        ("auto_id_prefix all-\n", "all-"),
+        ("auto_id_prefix all-\nlistener_auto_id_prefix web-\n", "web-"),
+        ("auto_id_prefix pump-\nclientid_prefixes pump-\n", "pump-"),
+    ] {
+        let (_serving, port) = serving(&folder, lines);
+        let answer = connack(port, 5, "", None);
+        assert_eq!(answer[3], 0, "{lines}");
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        assert!(answer.contains(&format!("\x12\0{}{prefix}", (prefix.len() + 16) as u8 as char)));
+    }
+    let (_serving, port) = serving(&folder, "clientid_prefixes pump-\n");
+    assert_eq!(connack(port, 5, "", None)[3], 0x85, "auto- is not among what may begin");
+}
+
 #[cfg(unix)]
 #[test]
 fn the_log_has_the_words_of_mosquitto_and_signals_what_its_manual_says() {

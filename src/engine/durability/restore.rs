@@ -197,7 +197,8 @@ impl Engine {
             self.restore_session(number, session, &mut messages);
         }
         let (grace_min_s, ledger) = (self.config.will_grace_s, self.memory.ledger());
-        self.durability.restore_wills(wills, &self.sessions, grace_min_s, ledger);
+        let is_assigned = |name: &str| self.config.is_assigned(name);
+        self.durability.restore_wills(wills, &self.sessions, is_assigned, grace_min_s, ledger);
         let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
         topics.sort_unstable();
         for topic in topics {

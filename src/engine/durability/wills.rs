@@ -26,7 +26,6 @@ use crate::engine::work::Work;
 use crate::engine::{Engine, Timer};
 use crate::message;
 use crate::resources::gauges::{Charge, Ledger};
-use crate::session::client_identifiers::is_assigned;
 use crate::session::state::{Session, Will};
 use crate::session::table::SessionTable;
 use crate::storage::image::{HeldWill, OwnedContent};
@@ -164,11 +163,12 @@ impl Durability {
     }
 
     /// Takes the Wills of clients that were connected when the last process ended. Each client has
-    /// `grace_min_s` at least to reconnect.
+    /// `grace_min_s` at least to reconnect, unless its Client Identifier was assigned.
     pub(super) fn restore_wills(
         &mut self,
         held: HashMap<SessionNumber, HeldWill>,
         sessions: &SessionTable,
+        is_assigned: impl Fn(&str) -> bool,
         grace_min_s: u32,
         ledger: &Ledger,
     ) {

@@ -76,6 +76,11 @@ impl Listeners {
         self.policy(listener).map(ListenerPolicy::maximum_qos)
     }
 
+    /// How Client Identifiers begin that are assigned to the clients of a listener; none: as for all clients.
+    pub fn assigned_prefix(&self, listener: u16) -> Option<&str> {
+        self.policy(listener)?.assigned_prefix()
+    }
+
     /// Whether the User Name takes the place of the Client Identifier.
     pub fn renames_clients(&self, listener: u16) -> bool {
         self.policy(listener).is_some_and(ListenerPolicy::renames_clients)

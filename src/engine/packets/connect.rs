@@ -7,6 +7,7 @@ use crate::engine::cause::{Cause, Rejection};
 use crate::engine::client_log::{Agreement, Claimed, Why};
 use crate::engine::connections::connection::{Connection, Deferred, Hold, Phase};
 use crate::engine::connections::ending::Ending;
+use crate::engine::listeners::Listeners;
 use crate::engine::packets::authenticate::{EndsForeign, credentials, note_foreign_end};
 use crate::engine::packets::take_over::Comes;
 use crate::engine::{Config, Engine, sys_topics};
@@ -129,6 +130,11 @@ fn check_will(will: &wire::Will<'_>, config: &Config, maximum_qos: u8) -> Result
     Ok(())
 }
 
+/// How Client Identifiers begin that clients of a listener are assigned.
+fn assigned_prefix<'a>(listener: u16, listeners: &'a Listeners, config: &'a Config) -> &'a str {
+    listeners.assigned_prefix(listener).unwrap_or(&config.mqtt.assigned_identifier_prefix)
+}
+
 impl Engine {
     /// Handles the first packet of a connection, which must be CONNECT [MQTT-3.1.0-1].
     pub(in crate::engine) fn handle_first_packet(&mut self, id: ConnectionId, frame: &[u8]) {
@@ -241,7 +247,11 @@ impl Engine {
             return refused(ReasonCode::UnsupportedProtocolVersion, Cause::VersionNotAccepted);
         }
         let mqtt = &self.config.mqtt;
-        if !connect.client_identifier.starts_with(&mqtt.client_identifier_prefix)
+        let client_identifier = match connect.client_identifier {
+            "" => assigned_prefix(listener, &self.listeners, &self.config),
+            given => given,
+        };
+        if !client_identifier.starts_with(&mqtt.client_identifier_prefix)
             || connect.client_identifier.is_empty() && self.listeners.renames_clients(listener)
         {
             let reason = ReasonCode::ClientIdentifierNotValid;
@@ -313,9 +323,10 @@ impl Engine {
         grant: Grant,
     ) {
         let assigned = connect.client_identifier.is_empty().then(|| {
-            let Self { sessions, mesh, router, .. } = self;
+            let Self { sessions, mesh, router, listeners, connections, config, .. } = self;
+            let prefix = assigned_prefix(connections[id].listener, listeners, config);
             let is_home = |name: &str| mesh.home(name, router.replica()) == mesh.core();
-            sessions.assign_identifier(is_home)
+            sessions.assign_identifier(prefix, is_home)
         });
         let client_identifier = assigned.as_deref().unwrap_or(connect.client_identifier);
         match self.comes_after(id, client_identifier) {

@@ -78,10 +78,17 @@ fn take_identifiers(translator: &mut Translator, line: &Line, place: usize) -> O
             translator.set("mqtt.client_identifier_prefix", prefix, Some(place));
             Effect::Taken
         }),
-        "auto_id_prefix" | "listener_auto_id_prefix" => match line.word() {
-            Ok("auto-") => Ok(Effect::Taken),
-            _ => refused("not supported by this version: the prefix is auto-; remove the line"),
-        },
+        "auto_id_prefix" => line.text().map(str::to_owned).map(|prefix| {
+            match translator.option("per_listener_settings") {
+                Some(_) => listener::keep_prefix(translator, place),
+                None => translator.set("mqtt.assigned_identifier_prefix", prefix, Some(place)),
+            }
+            Effect::Taken
+        }),
+        "listener_auto_id_prefix" => line.text().map(str::to_owned).map(|_| {
+            listener::keep_prefix(translator, place);
+            Effect::Taken
+        }),
         _ => return None,
     };
     Some(outcome)

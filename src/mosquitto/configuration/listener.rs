@@ -15,6 +15,9 @@ const PORT: u16 = 1883;
 /// Topic Aliases that Mosquitto accepts, and sets, by default.
 const TOPIC_ALIASES: i64 = 10;
 
+/// The option that names the prefix of assigned Client Identifiers.
+const PREFIX: &str = "listener_auto_id_prefix";
+
 /// Options of TLS, which have no effect without a certificate.
 const OF_TLS: &[&str] = &["cafile", "capath", "crlfile", "tls_version", "require_certificate"];
 
@@ -211,6 +214,12 @@ fn keep_as(translator: &mut Translator, name: &str, place: usize) -> Outcome {
     Ok(Effect::Taken)
 }
 
+/// Keeps a prefix of assigned Client Identifiers for the listener whose section it is in.
+pub(super) fn keep_prefix(translator: &mut Translator, place: usize) {
+    let listener = translator.section.listener;
+    translator.listeners[listener].options.insert(PREFIX.to_owned(), place);
+}
+
 fn keep_once(translator: &mut Translator, place: usize) -> Outcome {
     store_once(translator, translator.section.listener, place)
 }
@@ -363,6 +372,9 @@ fn keys(translator: &mut Translator, number: usize) -> Vec<Written> {
     }
     if let Some((place, line)) = translator.of_listener(number, "max_qos") {
         set("maximum_qos", line.number(0..=2).unwrap_or(2).into(), Some(place));
+    }
+    if let Some((place, line)) = translator.of_listener(number, PREFIX) {
+        set("assigned_identifier_prefix", line.value.as_str().into(), Some(place));
     }
     if let Some((place, _)) = translator.of_listener(number, "enable_proxy_protocol") {
         let all: &[&str] = if has_path { &["unix"] } else { &["0.0.0.0/0", "::/0"] };

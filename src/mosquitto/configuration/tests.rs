@@ -80,8 +80,13 @@ const CASES: &[(&str, &str, Class, &str)] = &[
         Class::Translated,
         "mqtt.assigned_client_identifiers = false",
     ),
-    ("", "auto_id_prefix x-", Class::Refused, "not supported by this version"),
-    ("listener 1\n", "listener_auto_id_prefix x-", Class::Refused, "not supported by this version"),
+    ("", "auto_id_prefix x-", Class::Translated, "mqtt.assigned_identifier_prefix = \"x-\""),
+    (
+        "listener 1\n",
+        "listener_auto_id_prefix x-",
+        Class::Translated,
+        "assigned_identifier_prefix = \"x-\"",
+    ),
     ("", "clientid_prefixes x-", Class::Translated, "mqtt.client_identifier_prefix = \"x-\""),
     (
         "listener 1\n",
@@ -267,8 +272,6 @@ const CASES: &[(&str, &str, Class, &str)] = &[
 const NOT_YET: &[&str] = &[
     "bind_interface",
     "mount_point",
-    "auto_id_prefix",
-    "listener_auto_id_prefix",
     "http_dir",
     "proxy_protocol_v2_require_tls",
     "auth_plugin",
