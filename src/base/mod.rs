@@ -11,6 +11,7 @@ pub mod limits;
 pub mod log_format;
 pub mod log_rate;
 pub mod log_sink;
+pub mod log_topics;
 pub mod metrics;
 pub mod notifier;
 pub mod output;

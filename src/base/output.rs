@@ -32,6 +32,11 @@ pub fn log_lines_lost() -> u64 {
     LOG_LINES_LOST.load(Relaxed)
 }
 
+/// Counts a line of the log that is lost elsewhere.
+pub(super) fn note_lost_line() {
+    LOG_LINES_LOST.fetch_add(1, Relaxed);
+}
+
 /// A queue of lines; clones share it. The lines of one `write` are written completely or lost, and
 /// the call never fails.
 #[derive(Clone, Debug)]
@@ -63,7 +68,7 @@ impl State {
     fn lose(&self) {
         self.lost.fetch_add(1, Relaxed);
         if self.is_log {
-            LOG_LINES_LOST.fetch_add(1, Relaxed);
+            note_lost_line();
         }
     }
 }

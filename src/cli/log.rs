@@ -12,7 +12,7 @@ use super::{Exit, Failure};
 use crate::base::log_format::TextFields;
 #[cfg(all(feature = "service", unix))]
 use crate::base::log_sink::{Journal, Syslog};
-use crate::base::log_sink::{LogFile, MosquittoLines, Reopen};
+use crate::base::log_sink::{LogFile, MosquittoLines, Reopen, TopicLines};
 use crate::base::output::Output;
 use crate::config::{Log, LogFormat, LogLevel, LogTo};
 use crate::control::log::LogControl;
@@ -133,9 +133,13 @@ fn start_with(
     writer: Box<dyn Write + Send>,
     reopen: Option<Reopen>,
 ) -> io::Result<()> {
-    let output = match format {
-        LogFormat::Mosquitto => Output::for_log(MosquittoLines::new(writer, log.stamp()))?,
-        LogFormat::Text | LogFormat::Json => Output::for_log(writer)?,
+    let writer: Box<dyn Write + Send> = match format {
+        LogFormat::Mosquitto => Box::new(MosquittoLines::new(writer, log.stamp())),
+        LogFormat::Text | LogFormat::Json => Box::new(writer),
+    };
+    let output = match log.topics {
+        true => Output::for_log(TopicLines::new(writer, log.stamp()))?,
+        false => Output::for_log(writer)?,
     };
     let (filter, handle) = reload::Layer::new(filter(log.level));
     let lines = fmt::layer()

@@ -56,6 +56,7 @@ const NEEDS_RESTART: &[&str] = &[
     "log.format",
     "log.timestamp_format",
     "log.to",
+    "log.topics",
     "log.connections",
 ];
 

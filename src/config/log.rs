@@ -22,6 +22,8 @@ pub struct Log {
     pub timestamp_format: String,
     /// Where the log goes.
     pub to: LogTo,
+    /// Whether lines are published below `$SYS/broker/log/`, too.
+    pub topics: bool,
     /// Whether clients that connect, and clients that leave by themselves, are logged.
     pub connections: bool,
 }
@@ -33,6 +35,7 @@ impl Default for Log {
             format: LogFormat::default(),
             timestamp_format: String::new(),
             to: LogTo::default(),
+            topics: false,
             connections: true,
         }
     }

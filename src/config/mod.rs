@@ -214,6 +214,9 @@ impl Settings {
             );
             return error("storage.data", &what);
         }
+        if self.log.topics && self.log.format != LogFormat::Mosquitto {
+            return error("log.topics", "log.topics: needs log.format = \"mosquitto\"");
+        }
         mqtt::check_assigned_prefix(&self.mqtt.assigned_identifier_prefix)
             .or_else(|what| error("mqtt.assigned_identifier_prefix", &format!("mqtt.{what}")))?;
         if self.mqtt.redirect != Redirect::None && self.mqtt.server_reference.is_empty() {

@@ -212,6 +212,14 @@ fn the_prefix_of_assigned_client_identifiers_has_1_to_64_bytes_that_rules_can_ma
 }
 
 #[test]
+fn topics_of_the_log_need_the_format_of_their_lines() {
+    let check = |text: &str| Settings::from_toml(text).expect("it parses").check();
+    assert!(check("[log]\ntopics = true\nformat = \"mosquitto\"").is_ok());
+    let error = check("[log]\ntopics = true").expect_err("the format is text");
+    assert!(error.to_string().contains("log.format"), "{error}");
+}
+
+#[test]
 fn sending_clients_away_needs_a_place_to_send_them_to() {
     let settings = Settings::from_toml("[mqtt]\nredirect = \"permanent\"").expect("it parses");
     assert!(settings.check().is_err_and(|e| e.to_string().contains("server_reference")));

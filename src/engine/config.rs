@@ -21,6 +21,8 @@ pub struct Config {
     pub(super) queue_limits: QueueLimits,
     /// Whether clients that come, and clients that leave by themselves, are logged.
     pub(super) logs_connections: bool,
+    /// Whether the log goes to topics.
+    pub(super) has_log_topics: bool,
     /// Whether any limit on the rate of a client is configured.
     pub(super) bounds_rates: bool,
     /// How assigned Client Identifiers begin, for all clients and for those of each listener.
@@ -102,6 +104,7 @@ impl Config {
                 policy: limits.queue_policy,
             },
             logs_connections: settings.log.connections,
+            has_log_topics: settings.log.topics,
             bounds_rates: protection.bounds_rates(),
             assigned_prefixes: assigned.map(|prefix| prefix.as_str().into()).collect(),
             checks_payloads: mqtt.payload_format_validate || limits.payload_bytes_max > 0,

@@ -167,6 +167,7 @@ impl Engine {
         };
         engine.router.set_read_rules(engine.access.read_rules());
         engine.schedule_sys_topics();
+        engine.schedule_log_topics();
         engine
     }
 

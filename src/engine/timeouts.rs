@@ -47,6 +47,7 @@ impl Engine {
                     connections.check_packet(id, config, timers, *now);
                 }
                 Timer::SysTopics => self.begin_sys_topics(),
+                Timer::LogTopics => self.publish_log(),
                 Timer::Tombstones => {
                     self.retained.handle_tombstone_timer(
                         self.now,

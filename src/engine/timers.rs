@@ -28,6 +28,8 @@ pub(super) enum Timer {
     Packet(ConnectionId),
     /// `$SYS` topics are due.
     SysTopics,
+    /// Lines of the log are to be published.
+    LogTopics,
     /// Look whether retained messages that were taken away can be forgotten.
     Tombstones,
     /// The next retained message expires.

@@ -331,6 +331,28 @@ fn assigned_client_identifiers_begin_as_the_file_says() {
     assert_eq!(connack(port, 5, "", None)[3], 0x85, "auto- is not among what may begin");
 }
 
+#[test]
+fn the_log_goes_to_subscribers_of_its_topics() {
+    let folder = Folder::new("topics");
+    let (_serving, port) = serving(&folder, "log_dest topic\n");
+    let (mut reader, _) = connect(port);
+    let topic = b"$SYS/broker/log/I";
+    let subscribe = [&[0x82, 22, 0, 1, 0, 17][..], topic, &[0]].concat();
+    reader.write_all(&subscribe).expect("sent");
+    let mut suback = [0; 5];
+    reader.read_exact(&mut suback).expect("SUBACK");
+    assert_eq!(connack(port, 4, "pump", None)[3], 0);
+    let expected = " as pump (p2, c1, k60)";
+    let mut seen = Vec::new();
+    while !String::from_utf8_lossy(&seen).contains(expected) {
+        let mut more = [0; 1024];
+        let bytes = reader.read(&mut more).expect("a line within the time limit of the socket");
+        assert!(bytes > 0, "{}", String::from_utf8_lossy(&seen));
+        seen.extend_from_slice(&more[..bytes]);
+    }
+    assert!(seen.windows(topic.len()).any(|part| part == topic));
+}
+
 #[cfg(unix)]
 #[test]
 fn the_log_has_the_words_of_mosquitto_and_signals_what_its_manual_says() {

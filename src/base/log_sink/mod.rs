@@ -17,6 +17,6 @@ mod syslog;
 pub use file::{LogFile, Reopen};
 #[cfg(all(feature = "service", unix))]
 pub use journald::Journal;
-pub use mosquitto::{CONVERSIONS, MosquittoLines, Stamp};
+pub use mosquitto::{CONVERSIONS, MosquittoLines, Stamp, TopicLines};
 #[cfg(all(feature = "service", unix))]
 pub use syslog::Syslog;

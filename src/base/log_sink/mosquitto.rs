@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::record::Record;
+use crate::base::log_topics::{self, LogMessage};
 
 /// Writes each line in Mosquitto's form. Names that clients choose come after what the broker knows wherever the form
 /// permits that, and are escaped and cut as in every line.
@@ -128,6 +129,47 @@ impl<W: Write> Write for MosquittoLines<W> {
     }
 }
 
+/// Passes lines on, and leaves each in Mosquitto's form for clients that are subscribed to the log.
+#[derive(Debug)]
+pub struct TopicLines<W> {
+    to: W,
+    stamp: Stamp,
+}
+
+impl<W: Write> TopicLines<W> {
+    /// Passes lines on to a writer; for clients they have this time.
+    pub fn new(to: W, stamp: Stamp) -> Self {
+        Self { to, stamp }
+    }
+}
+
+impl<W: Write> Write for TopicLines<W> {
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        let record = Record::read(line);
+        if let Some(kind) = kind(&record) {
+            let stamp = self.stamp.text(&record.timestamp);
+            for line in lines(&record) {
+                log_topics::add(LogMessage { kind, text: format!("{stamp}{line}") });
+            }
+        }
+        self.to.write(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.to.flush()
+    }
+}
+
+/// The last level of the topic of a line. Lines for debugging have none: each message would cause further ones.
+fn kind(record: &Record) -> Option<char> {
+    match record.severity {
+        0..=3 => Some('E'),
+        4 => Some('W'),
+        5..=6 => Some('I'),
+        _ => None,
+    }
+}
+
 /// What Mosquitto writes about an event; other events are written with their fields.
 fn lines(record: &Record) -> Vec<String> {
     let field = |name: &str| {
@@ -244,6 +286,19 @@ mod tests {
         assert_eq!(written(&line("INFO"), format), "1999-12-31T23:59:59%: m a=\"b c\"\n");
         assert_eq!(Stamp::of_format("%Y %q"), Err("%q".to_owned()));
         assert_eq!(written("panicked\n", Stamp::Seconds), "Error: panicked\n");
+    }
+
+    #[test]
+    fn lines_for_clients_have_a_kind_unless_they_are_for_debugging() {
+        let of = |level: &str| {
+            let line = format!(r#"{{"level":"{level}","message":"m"}}"#);
+            kind(&Record::read(line.as_bytes()))
+        };
+        assert_eq!(
+            [of("ERROR"), of("WARN"), of("INFO"), of("DEBUG"), of("TRACE")],
+            [Some('E'), Some('W'), Some('I'), None, None]
+        );
+        assert_eq!(kind(&Record::read(b"panicked\n")), Some('E'));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //! bridges publish.
 
 mod loads;
+mod log;
 mod publish;
 
 use std::collections::HashMap;

@@ -22,6 +22,7 @@ mod inspect;
 #[cfg(feature = "tls")]
 mod kernel_tls;
 mod listener_qos;
+mod log_topics;
 mod memory;
 mod overdue;
 mod payloads;

@@ -79,7 +79,9 @@ fn take_log_dest(translator: &mut Translator, line: &Line, place: usize) -> Outc
             format!("file:{}", file.display())
         }
         ("topic", _) => {
-            return ignored("not supported by this version: the log is not published as messages");
+            translator.options.insert("log_dest topic".to_owned(), place);
+            translator.set("log.topics", true, Some(place));
+            return Ok(Effect::Noted("errors, warnings and information".to_owned()));
         }
         ("dlt" | "android", _) => {
             return refused("not supported; use stdout, stderr, syslog or file");
@@ -131,6 +133,10 @@ fn take_log_type(translator: &mut Translator, line: &Line, place: usize) -> Outc
 pub(super) fn finish(translator: &mut Translator) {
     finish_storage(translator);
     translator.set("log.format", "mosquitto", None);
+    let topics = translator.options.get("log_dest topic").copied();
+    if topics.is_some() && translator.option("log_dest").is_none() {
+        translator.set("log.to", "none", topics);
+    }
     let given = |name: &str| translator.options.get(&format!("log_type {name}")).copied();
     let levels = [
         (&["all", "debug"][..], "debug"),
@@ -143,7 +149,12 @@ pub(super) fn finish(translator: &mut Translator) {
         .find_map(|(names, level)| Some((names.iter().find_map(|name| given(name))?, *level)));
     match (highest, given("none")) {
         (Some((place, level)), None) => translator.set("log.level", level, Some(place)),
-        (_, Some(place)) => translator.set("log.to", "none", Some(place)),
+        (_, Some(place)) => {
+            translator.set("log.to", "none", Some(place));
+            if topics.is_some() {
+                translator.set("log.topics", false, Some(place));
+            }
+        }
         (None, None) => {}
     }
 }

@@ -255,6 +255,7 @@ const CASES: &[(&str, &str, Class, &str)] = &[
     ("", "enable_control_api false", Class::Translated, ""),
     ("", "connection_messages false", Class::Translated, "log.connections = false"),
     ("", "log_dest file /var/log/m.log", Class::Translated, "log.to = \"file:/var/log/m.log\""),
+    ("", "log_dest topic", Class::Translated, "log.topics = true"),
     ("", "log_facility 5", Class::Ignored, "daemon"),
     ("", "log_timestamp false", Class::Same, "log.timestamp_format = \"none\""),
     ("", "log_timestamp_format %H:%M", Class::Same, "log.timestamp_format = \"%H:%M\""),
