@@ -1,6 +1,5 @@
 //! The access control of one core: the user of each connection, and the decisions made for it.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Cache};
@@ -10,12 +9,11 @@ use shards::Text;
 
 use crate::access::acl::{Covered, Rules, Subject, Wish};
 use crate::access::authorization::{Action, Question, Questions};
-use crate::access::cache::{Decided, Decisions};
+use crate::access::cache::Decided;
+use crate::access::client::{Asking, Client, known, subject};
 use crate::access::decide::{Asked, Open, Verdict, answered, ask};
 use crate::access::dynamic_security::{self, Publication, Receiving};
-use crate::access::grants::Grants;
-use crate::access::methods::{Answer, Exchange, Job, Known, Step, Workers};
-use crate::access::password_file::User;
+use crate::access::methods::{Answer, Job, Known, Step, Workers};
 use crate::access::read_rules::Reading;
 use crate::access::reply::{Reply, run_for};
 use crate::access::{Control, Notify, Snapshot};
@@ -56,42 +54,6 @@ pub struct CoreAccess {
 struct Granted {
     clients: usize,
     bytes: usize,
-}
-
-/// A connection whose client authenticates or has authenticated.
-#[derive(Default)]
-struct Client {
-    exchange: u64,
-    /// Needed only until the client is authenticated.
-    asking: Option<Box<Asking>>,
-    is_authenticated: bool,
-    user: Option<Box<str>>,
-    /// Entry of the user with whose password the client authenticated.
-    entry: Option<Arc<User>>,
-    /// Rules that the client brought along.
-    grants: Option<Grants>,
-    /// The question to a server that a packet of the client waits for, or has waited for.
-    question: Option<Box<Open>>,
-    /// Client Identifier, if connections are counted per client.
-    client_identifier: Box<str>,
-    /// Mark of the client in dynamic security when it was admitted.
-    stamp: u64,
-    /// Revision of the snapshot that the following fields are from; 0 if none.
-    revision: u64,
-    /// Sections of the rules that apply to the client.
-    sections: Box<[u32]>,
-    publishes_all: bool,
-    decisions: Decisions,
-}
-
-/// A client that is not authenticated yet.
-struct Asking {
-    client_identifier: Box<str>,
-    address: Option<SocketAddr>,
-    /// The connection that this one would take over.
-    replaces: Option<u64>,
-    /// An enhanced authentication that waits for the client.
-    next: Option<Box<dyn Exchange>>,
 }
 
 impl CoreAccess {
@@ -584,29 +546,6 @@ impl Access for CoreAccess {
     }
 }
 
-impl Client {
-    /// Discards decisions of an older snapshot.
-    #[inline]
-    fn refresh(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
-        if self.revision != snapshot.revision {
-            self.renew(snapshot, who);
-        }
-    }
-
-    fn renew(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
-        self.revision = snapshot.revision;
-        let rules = snapshot.rules.as_deref();
-        let subject = subject(self.user.as_deref(), who);
-        self.sections = rules.map_or_else(Box::default, |rules| rules.sections_of(&subject));
-        self.publishes_all = match (&snapshot.security, rules) {
-            (Some(security), _) => security.publishes_all(self.user.as_deref()),
-            (None, Some(rules)) => rules.lets_publish_all(&self.sections),
-            (None, None) => self.grants.is_none() && snapshot.authorizer.is_none(),
-        };
-        self.decisions = Decisions::default();
-    }
-}
-
 fn not_authorized(cause: Cause) -> Rejection {
     Rejection::new(ReasonCode::NotAuthorized, cause)
 }
@@ -614,28 +553,4 @@ fn not_authorized(cause: Cause) -> Rejection {
 /// The answer to a connection that asked for nothing, or is gone.
 fn refused_unheard() -> Authentication {
     Authentication::Refused(Rejection::new(ReasonCode::UnspecifiedError, Cause::AuthenticationData))
-}
-
-/// The client of a connection. An anonymous client that was admitted while there were no rules is not known yet.
-#[inline]
-fn known(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) -> &mut Client {
-    let slot = exchange as u32 as usize;
-    if clients.get(slot).is_none_or(Option::is_none) {
-        add_anonymous(clients, exchange);
-    }
-    clients[slot].as_mut().expect("just added")
-}
-
-#[cold]
-fn add_anonymous(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) {
-    let slot = exchange as u32 as usize;
-    if clients.len() <= slot {
-        clients.resize_with(slot + 1, || None);
-    }
-    let anonymous = Client { exchange, is_authenticated: true, ..Client::default() };
-    clients[slot] = Some(Box::new(anonymous));
-}
-
-fn subject<'a>(user: Option<&'a str>, who: &Identity<'a>) -> Subject<'a> {
-    Subject { user, client_identifier: who.client_identifier.as_str() }
 }

@@ -13,6 +13,7 @@ mod authorization;
 #[path = "authorization_absent.rs"]
 mod authorization;
 mod cache;
+mod client;
 mod core;
 #[cfg(feature = "admin")]
 pub(crate) mod database;

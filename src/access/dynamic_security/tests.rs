@@ -2,14 +2,13 @@
 
 use std::path::PathBuf;
 
-use serde_json::{Value, json};
-
 use super::commands::{Change, execute};
 use super::document::Document;
 use super::*;
 use crate::access::acl::{Subject, Wish};
 use crate::engine::{Coverage, ReadRules, Reader};
 use crate::wire::Qos;
+use serde_json::{Value, json};
 
 /// The hash of the password `pw`.
 const SALT: &str = "MTIzNDU2Nzg5MDEy";

@@ -1,0 +1,96 @@
+//! What a core knows of the client of a connection.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::access::Snapshot;
+use crate::access::acl::Subject;
+use crate::access::cache::Decisions;
+use crate::access::decide::Open;
+use crate::access::grants::Grants;
+use crate::access::methods::Exchange;
+use crate::access::password_file::User;
+use crate::engine::Identity;
+
+/// A connection whose client authenticates or has authenticated.
+#[derive(Default)]
+pub(super) struct Client {
+    pub exchange: u64,
+    /// Needed only until the client is authenticated.
+    pub asking: Option<Box<Asking>>,
+    pub is_authenticated: bool,
+    pub user: Option<Box<str>>,
+    /// Entry of the user with whose password the client authenticated.
+    pub entry: Option<Arc<User>>,
+    /// Rules that the client brought along.
+    pub grants: Option<Grants>,
+    /// The question to a server that a packet of the client waits for, or has waited for.
+    pub question: Option<Box<Open>>,
+    /// Client Identifier, if connections are counted per client.
+    pub client_identifier: Box<str>,
+    /// Mark of the client in dynamic security when it was admitted.
+    pub stamp: u64,
+    /// Revision of the snapshot that the following fields are from; 0 if none.
+    pub revision: u64,
+    /// Sections of the rules that apply to the client.
+    pub sections: Box<[u32]>,
+    pub publishes_all: bool,
+    pub decisions: Decisions,
+}
+
+/// A client that is not authenticated yet.
+pub(super) struct Asking {
+    pub client_identifier: Box<str>,
+    pub address: Option<SocketAddr>,
+    /// The connection that this one would take over.
+    pub replaces: Option<u64>,
+    /// An enhanced authentication that waits for the client.
+    pub next: Option<Box<dyn Exchange>>,
+}
+
+impl Client {
+    /// Discards decisions of an older snapshot.
+    #[inline]
+    pub fn refresh(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
+        if self.revision != snapshot.revision {
+            self.renew(snapshot, who);
+        }
+    }
+
+    fn renew(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
+        self.revision = snapshot.revision;
+        let rules = snapshot.rules.as_deref();
+        let subject = subject(self.user.as_deref(), who);
+        self.sections = rules.map_or_else(Box::default, |rules| rules.sections_of(&subject));
+        self.publishes_all = match (&snapshot.security, rules) {
+            (Some(security), _) => security.publishes_all(self.user.as_deref()),
+            (None, Some(rules)) => rules.lets_publish_all(&self.sections),
+            (None, None) => self.grants.is_none() && snapshot.authorizer.is_none(),
+        };
+        self.decisions = Decisions::default();
+    }
+}
+
+/// The client of a connection. An anonymous client that was admitted while there were no rules is not known yet.
+#[inline]
+pub(super) fn known(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) -> &mut Client {
+    let slot = exchange as u32 as usize;
+    if clients.get(slot).is_none_or(Option::is_none) {
+        add_anonymous(clients, exchange);
+    }
+    clients[slot].as_mut().expect("just added")
+}
+
+#[cold]
+fn add_anonymous(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) {
+    let slot = exchange as u32 as usize;
+    if clients.len() <= slot {
+        clients.resize_with(slot + 1, || None);
+    }
+    let anonymous = Client { exchange, is_authenticated: true, ..Client::default() };
+    clients[slot] = Some(Box::new(anonymous));
+}
+
+pub(super) fn subject<'a>(user: Option<&'a str>, who: &Identity<'a>) -> Subject<'a> {
+    Subject { user, client_identifier: who.client_identifier.as_str() }
+}
