@@ -201,9 +201,10 @@ impl AccessControl {
         message: &Message<'_>,
         work: &mut Work,
     ) -> Decision {
-        let Message { topic, qos, retain, .. } = *message;
+        let Message { topic, payload_bytes, qos, retain } = *message;
         if topic.starts_with('$')
-            && let Some(decided) = self.decide_of_broker(who.client_identifier, message)
+            && let Some(decided) =
+                self.decide_of_broker(who.client_identifier, topic, payload_bytes)
         {
             return Decision::of(decided);
         }
@@ -219,9 +220,9 @@ impl AccessControl {
     fn decide_of_broker(
         &mut self,
         client_identifier: &Text,
-        message: &Message<'_>,
+        topic: &str,
+        payload_bytes: usize,
     ) -> Option<bool> {
-        let Message { topic, payload_bytes, .. } = *message;
         if sys_topics::is_below_root(topic) {
             return self.decide_below_sys(client_identifier, topic, payload_bytes);
         }
