@@ -134,7 +134,7 @@ fn bind_at(path: &Path, rights: &UnixSocket) -> io::Result<Bound> {
     let bound = Bound {
         sockets: vec![socket],
         bind: Bind::Path(path.to_owned()),
-        path: Some(BoundPath(path.to_owned())),
+        path: Some(BoundPath(Some(path.to_owned()))),
     };
     // Permissions are set before the socket listens, so that nobody can connect earlier.
     set_rights_of(path, rights)?;
@@ -363,11 +363,20 @@ pub(super) struct Bound {
 }
 
 /// The path of a socket, which is removed unless the socket listens.
-struct BoundPath(PathBuf);
+struct BoundPath(Option<PathBuf>);
+
+impl BoundPath {
+    /// The socket listens: its path stays.
+    fn keep(mut self) {
+        self.0 = None;
+    }
+}
 
 impl Drop for BoundPath {
     fn drop(&mut self) {
-        remove(&self.0);
+        if let Some(path) = &self.0 {
+            remove(path);
+        }
     }
 }
 
@@ -383,7 +392,7 @@ impl Bound {
             Bind::Path(_) => unreachable!("the configuration does not permit it"),
         };
         let sockets = self.sockets.into_iter().map(socket).collect();
-        self.path.into_iter().for_each(std::mem::forget);
+        self.path.into_iter().for_each(BoundPath::keep);
         Ok((sockets, self.bind))
     }
 }

@@ -1,7 +1,7 @@
 //! Decisions of dynamic security: which rules a client has, in which order they are asked, and what they say. Made of a
 //! document once; cores share it until another one takes its place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use super::document::{Acl, Defaults, Document, Kind, Role, in_order};
@@ -387,13 +387,10 @@ struct Builder<'a> {
 impl<'a> Builder<'a> {
     /// The class of a client with these lists of roles.
     fn class_of(&mut self, lists: impl IntoIterator<Item = &'a super::document::Ranked>) -> u32 {
-        let mut names: Vec<&str> = Vec::new();
-        for (name, _) in lists.into_iter().flat_map(in_order) {
-            // A role that is asked again says the same.
-            if !names.contains(&name) {
-                names.push(name);
-            }
-        }
+        // A role that is asked again says the same.
+        let mut found = HashSet::new();
+        let names = lists.into_iter().flat_map(in_order).map(|(name, _)| name);
+        let names: Vec<&str> = names.filter(|name| found.insert(*name)).collect();
         if let Some(&place) = self.places.get(&*names) {
             return place;
         }
