@@ -2,6 +2,7 @@
 
 pub(crate) mod atomic;
 pub mod clock;
+pub mod compact_address;
 #[cfg(feature = "http-hook")]
 pub(crate) mod http;
 pub mod identity;

@@ -241,8 +241,8 @@ impl ClientLog {
         }
         rated_by!(
             info,
-            left_out = self.admit(Kind::Connected, connection.address, now),
-            address = connection.address.map(shown),
+            left_out = self.admit(Kind::Connected, connection.address(), now),
+            address = connection.address().map(shown),
             listener = display(listeners.name(connection.listener)),
             version = display(connection.version.name()),
             keep_alive_s = connection.keep_alive_s,
@@ -271,8 +271,8 @@ impl ClientLog {
         }
         rated_by!(
             info,
-            left_out = self.admit(Kind::Disconnected, connection.address, now),
-            address = connection.address.map(shown),
+            left_out = self.admit(Kind::Disconnected, connection.address(), now),
+            address = connection.address().map(shown),
             listener = display(listeners.name(connection.listener)),
             cause = display(why.cause.name()),
             clause = why.clause().map(display),
@@ -302,8 +302,8 @@ impl ClientLog {
         };
         rated_by!(
             info,
-            left_out = self.admit(Kind::Denied, connection.address, now),
-            address = connection.address.map(shown),
+            left_out = self.admit(Kind::Denied, connection.address(), now),
+            address = connection.address().map(shown),
             listener = display(listeners.name(connection.listener)),
             action = display(action),
             left_out,

@@ -27,7 +27,7 @@ pub(in crate::engine) fn line(
     let view = PacketView::of_bytes(packet, version);
     tracing::trace!(
         direction = display(direction),
-        address = connection.address.map(display),
+        address = connection.address().map(display),
         packet = wire::packet_type(packet).map(PacketType::name).map(display),
         bytes,
         packet_identifier = view.packet_identifier.map(|identifier| identifier.get()),

@@ -236,7 +236,7 @@ impl Engine {
             id,
             client: session.map(|session| session.client_identifier.as_str()),
             user: session.and_then(|session| session.owner()),
-            address: id.and_then(|id| connections.get(id)?.address),
+            address: id.and_then(|id| connections.get(id)?.address()),
         };
         watch.traces.show_drop(*now, &whose, topic, (cause, messages));
     }
@@ -269,7 +269,7 @@ fn whose<'a>(
         }
         (None, None) => (None, None),
     };
-    Whose { id: Some(id), client, user, address: connection.address }
+    Whose { id: Some(id), client, user, address: connection.address() }
 }
 
 /// Shows the packets of an output.

@@ -93,7 +93,7 @@ impl Engine {
         let Some(connection) = connections.get(id) else { return };
         webhooks.offer(place, WebhookEvent::Connect, Some(&sessions[session]), |_| {
             Some(What::Connect {
-                address: connection.address,
+                address: connection.address(),
                 listener: listeners.name(connection.listener).into(),
                 version: connection.version.name(),
                 keep_alive_s: connection.keep_alive_s,
@@ -117,7 +117,7 @@ impl Engine {
         let Self { observers: Observers { webhooks, .. }, listeners, sessions, now, .. } = self;
         webhooks.offer(place, WebhookEvent::Disconnect, Some(&sessions[session]), |_| {
             Some(What::Disconnect {
-                address: connection.address,
+                address: connection.address(),
                 listener: listeners.name(connection.listener).into(),
                 cause: why_ended(connection, ending).cause().name(),
                 seconds: u64::from(connection.seconds_open(*now)),

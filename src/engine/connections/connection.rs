@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use crate::base::clock::{Deadline, Now};
+use crate::base::compact_address::CompactAddress;
 use crate::base::identity::CertificateIdentity;
 use crate::base::ids::{Peer, Publisher, SessionId};
 use crate::base::send_buffer::SendBuffer;
@@ -136,7 +137,7 @@ pub struct Connection {
     /// Protocol version, known from CONNECT on.
     pub version: Version,
     /// The address of the client, where it is known.
-    pub address: Option<SocketAddr>,
+    address: CompactAddress,
     /// The listener that accepted the connection.
     pub listener: u16,
     /// The reason with which CONNECT is refused, where the connection was one too many.
@@ -167,7 +168,7 @@ pub struct Connection {
     /// Frames to send; none while there are none.
     pub outbox: Option<SendBuffer>,
     /// Bytes of the buffer the executor has and has not written yet.
-    pub(super) sending: usize,
+    pub(super) sending: u32,
     /// Bytes that wait and are on the ledger.
     pub(super) charged: OutputCharge,
     /// Whether the executor has a buffer.
@@ -184,9 +185,8 @@ pub struct Connection {
     pub extra: Option<Box<Extra>>,
 }
 
-// A million connections have to fit into memory: a change that needs more says here why. The traffic shows an
-// operator which of a million clients sends or receives most.
-const _: () = assert!(size_of::<Connection>() <= 144 + size_of::<Traffic>());
+// A million connections have to fit into memory: a change that needs more says here why.
+const _: () = assert!(size_of::<Connection>() <= 144);
 
 /// The state of a connection's time limits.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -348,7 +348,7 @@ impl Connection {
             generation,
             phase: Phase::Connecting { elsewhere: false, awaits_address: false },
             version: Version::V311,
-            address,
+            address: address.into(),
             listener,
             refusal: None,
             timer: None,
@@ -436,7 +436,7 @@ impl Connection {
 
     /// Bytes that wait to be taken by the client.
     pub fn pending_bytes(&self) -> usize {
-        self.sending + self.outbox.as_ref().map_or(0, SendBuffer::len)
+        self.sending as usize + self.outbox.as_ref().map_or(0, SendBuffer::len)
     }
 
     /// How long the client may be silent: one and a half times the Keep Alive [MQTT-3.1.2-22].
@@ -462,9 +462,19 @@ impl Connection {
         }
     }
 
+    /// The address of the client, where it is known.
+    pub fn address(&self) -> Option<SocketAddr> {
+        self.address.get()
+    }
+
+    /// Notes the address of the client, which a proxy has sent.
+    pub fn set_address(&mut self, address: Option<SocketAddr>) {
+        self.address = address.into();
+    }
+
     /// Where the connection comes from.
     pub fn peer(&self) -> Peer {
-        Peer { address: self.address, listener: self.listener }
+        Peer { address: self.address(), listener: self.listener }
     }
 
     /// Bytes on the ledger besides input and output.

@@ -31,27 +31,35 @@ pub(super) struct Output {
 /// Bytes that wait to be taken by a client and are on the ledger of its core: those of the last turn's end, less what
 /// was written since.
 #[derive(Debug, Default)]
-pub(super) struct OutputCharge(usize);
+pub(super) struct OutputCharge(u32);
+
+/// Output of one connection as it is counted in its state: `limits.outbox_bytes_max` is at most 1 GiB, and what may
+/// exceed it is one packet of at most 256 MiB and answers of bounded size.
+#[inline]
+fn narrow(bytes: usize) -> u32 {
+    debug_assert!(u32::try_from(bytes).is_ok());
+    bytes as u32
+}
 
 impl OutputCharge {
     /// Charges for all of `pending` bytes.
     #[inline]
     fn raise(&mut self, ledger: &Ledger, pending: usize) {
-        ledger.charge_output(pending.saturating_sub(self.0));
-        self.0 = self.0.max(pending);
+        ledger.charge_output(pending.saturating_sub(self.bytes()));
+        self.0 = self.0.max(narrow(pending));
     }
 
     /// Releases bytes that do not wait any more.
     #[inline]
     fn lower(&mut self, ledger: &Ledger, bytes: usize) {
-        self.0 -= bytes;
+        self.0 -= narrow(bytes);
         ledger.release_output(bytes);
     }
 
     /// Bytes on the ledger.
     #[inline]
     pub fn bytes(&self) -> usize {
-        self.0
+        self.0 as usize
     }
 }
 
@@ -202,7 +210,7 @@ impl Connections {
             self.output.recycle(buffer);
         }
         let Some(connection) = self.slots.get_mut(id) else { return };
-        connection.sending -= bytes;
+        connection.sending -= narrow(bytes);
         connection.charged.lower(self.place.ledger(), bytes);
         connection.traffic.note_sent(bytes);
         if let Some(congestion) = connection.congestion_mut() {
@@ -220,7 +228,7 @@ impl Connections {
     /// Nothing can be sent to the peer any more: the executor has dropped what it had to write.
     pub fn drop_unsent(&mut self, id: ConnectionId) {
         let Some(connection) = self.slots.get_mut(id) else { return };
-        let unsent = std::mem::take(&mut connection.sending);
+        let unsent = std::mem::take(&mut connection.sending) as usize;
         connection.charged.lower(self.place.ledger(), unsent);
         connection.is_sending = false;
         self.output.mark_dirty(id, connection);
@@ -294,7 +302,7 @@ impl Connections {
 impl Connection {
     fn give_to_executor(&mut self, id: ConnectionId, buffer: SendBuffer) -> Action {
         self.is_sending = true;
-        self.sending = buffer.len();
+        self.sending = narrow(buffer.len());
         Action::Send { connection: id, buffer }
     }
 

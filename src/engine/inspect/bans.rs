@@ -65,7 +65,7 @@ impl Engine {
         client_identifier: &str,
         user: Option<&str>,
     ) -> Result<(), Rejection> {
-        let address = self.connections[id].address;
+        let address = self.connections[id].address();
         self.work.spend(self.observers.questions.bans.list.networks.len() / NETWORKS_PER_STEP);
         if self.observers.questions.bans.bans(client_identifier, user, address, self.now) {
             self.metrics.clients_banned += 1;
@@ -116,7 +116,7 @@ impl Slices for Enforcement {
             let bans = &engine.observers.questions.bans;
             let (client, user) = (state.client_identifier.as_str(), state.owner());
             engine.work.spend(bans.list.networks.len() / NETWORKS_PER_STEP);
-            if bans.bans(client, user, connection.address, engine.now) {
+            if bans.bans(client, user, connection.address(), engine.now) {
                 engine.end_connection(
                     id,
                     Ending::Server(ReasonCode::AdministrativeAction, Cause::Banned),

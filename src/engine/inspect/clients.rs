@@ -226,7 +226,7 @@ impl Engine {
         let prefix = filter.id_prefix.as_deref().unwrap_or_default();
         let user = filter.user.as_deref();
         let network = filter.network.is_none_or(|network| {
-            let address = connection.and_then(|connection| connection.address);
+            let address = connection.and_then(|connection| connection.address());
             address.is_some_and(|address| network.contains(&address.ip().to_canonical()))
         });
         let is_selected = filter.is_connected.is_none_or(|wanted| wanted == connection.is_some())
@@ -252,7 +252,7 @@ impl Engine {
             state: if connection.is_some() { "connected" } else { "disconnected" },
             core: self.mesh.core().0,
             version: connection.map(|connection| version_name(connection.version)),
-            address: connection.and_then(|connection| connection.address),
+            address: connection.and_then(|connection| connection.address()),
             listener: connection.map(|connection| connection.listener),
             subscriptions: state.subscriptions.len() as u64,
             queued,

@@ -182,7 +182,7 @@ impl Engine {
     /// counts for that address from here on; until now it counted for none.
     fn note_address(&mut self, id: ConnectionId, address: Option<SocketAddr>) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        connection.address = address.or(connection.address);
+        connection.set_address(address.or(connection.address()));
         let peer = connection.peer();
         if let Err(cause) = self.access.may_stay(self.now, &peer) {
             self.log_refusal(id, Claimed::default(), cause);

@@ -80,7 +80,7 @@ impl Engine {
         self.connections.free(id);
         bytes.extend_from_slice(connection.input());
         self.metrics.connections_handed_over += 1;
-        let peer = Peer { address: connection.address, listener: connection.listener };
+        let peer = Peer { address: connection.address(), listener: connection.listener };
         let (transport, is_ended) = (connection.transport, connection.holds.has(Hold::Ended));
         let certificate = connection.extra.and_then(|extra| extra.certificate);
         let handed_over = Box::new(HandedOver {

@@ -43,7 +43,7 @@ pub(super) fn credentials<'a>(
         method: properties
             .authentication_method
             .map(|method| (method, properties.authentication_data.unwrap_or_default())),
-        address: connection.address,
+        address: connection.address(),
         listener: connection.listener,
         certificate: connection.certificate(),
         replaces,
@@ -182,7 +182,7 @@ impl Engine {
     ) -> Result<(), Violation> {
         let session = self.connections.get_mut(id).and_then(|connection| connection.session());
         let Some(connection) = self.connections.get_mut(id) else { return Ok(()) };
-        let (address, listener) = (connection.address, connection.listener);
+        let (address, listener) = (connection.address(), connection.listener);
         let certificate = connection.transport.as_ref().and_then(|t| t.certificate());
         let Some(extra) = connection.extra.as_mut() else {
             return Err(Violation::AuthWithoutMethod);

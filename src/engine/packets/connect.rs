@@ -460,7 +460,7 @@ impl Engine {
             && let Some(old) = self.sessions[session].connection
         {
             self.metrics.takeovers += 1;
-            let (by, before) = (self.connections[id].address, self.connections[old].address);
+            let (by, before) = (self.connections[id].address(), self.connections[old].address());
             self.observers.log.taken_over(self.now, &self.sessions[session], by, before);
             self.end_connection(old, Ending::TakenOver { ends_session, by });
             // The session may have ended with its connection.

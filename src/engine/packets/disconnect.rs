@@ -61,7 +61,7 @@ impl Engine {
     /// Ends a connection that would hold more input than there is room for.
     pub(in crate::engine) fn end_for_input(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get_mut(id) else { return };
-        let (address, held) = (connection.address, connection.input_bytes());
+        let (address, held) = (connection.address(), connection.input_bytes());
         let (all, most) = (self.memory.ledger().input_bytes(), self.memory.input_bytes_max());
         self.metrics.input_refused += 1;
         let why = match self.memory.is_full() {
