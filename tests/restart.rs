@@ -13,7 +13,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use folder::Folder;
-use support::{Broker, Client, Connect, Publish, SILENCE, Will};
+use support::reason::SERVER_BUSY;
+use support::{Broker, Client, Connect, Packet, Publish, SILENCE, Will};
 
 /// Executors and numbers of cores.
 const SETUPS: &[(&str, u16)] = &[
@@ -46,11 +47,16 @@ impl Store {
     }
 
     fn broker(&self) -> Broker {
+        self.broker_with("")
+    }
+
+    /// A broker with further tables of the configuration.
+    fn broker_with(&self, more: &str) -> Broker {
         let (mode, cores) = self.setup;
         let (data, storage) = (&self.folder.0, self.storage);
         Broker::with_config(&format!(
             "{mode}\ncores = {cores}\n[mqtt]\nsys_interval_s = 1\n[log]\nlevel = \"debug\"\n\
-             [storage]\ndata = {data:?}\n{storage}\n"
+             [storage]\ndata = {data:?}\n{storage}\n{more}\n"
         ))
     }
 
@@ -119,6 +125,44 @@ fn sessions_share_a_queued_message_in_memory_and_on_disk_after_a_restart() {
             }
         }
     }
+}
+
+#[test]
+fn after_a_restart_a_client_with_queued_messages_is_admitted_although_memory_is_full() {
+    for &setup in SETUPS {
+        let store = Store::new("full", setup, "");
+        let broker = store.broker();
+        let mut owner = Client::connect(&broker, kept("owner"));
+        owner.subscribe("t", 1);
+        owner.vanish();
+        let mut publisher = Client::connect(&broker, Connect::v5("publisher"));
+        for number in 1..=MESSAGES {
+            publisher.publish(Publish::new("t", payload(number)).qos(1, number));
+        }
+        drop((publisher, broker)); // SIGKILL
+        // Less than the 2 MB of the queue.
+        let broker = store.broker_with("[limits]\nmemory_bytes_max = 1000000");
+        Client::refused(&broker, kept("newcomer"), SERVER_BUSY);
+        let mut owner = Client::connect(&broker, kept("owner"));
+        assert!(owner.connack.session_present, "{setup:?}");
+        for number in 1..=MESSAGES {
+            owner.expect_message(&payload(number));
+        }
+        // The queue was all that filled the memory.
+        let until = Instant::now() + PATIENCE;
+        while !is_admitted(&broker, kept("newcomer")) {
+            assert!(Instant::now() < until, "{setup:?}: memory stays full");
+            sleep(Duration::from_millis(50));
+        }
+        owner.expect_alive();
+    }
+}
+
+/// Whether a client is admitted.
+fn is_admitted(broker: &Broker, connect: Connect) -> bool {
+    let mut client = Client::open(broker, connect.version);
+    client.send(&connect);
+    matches!(client.receive(), Packet::Connack(connack) if connack.reason == 0)
 }
 
 #[test]

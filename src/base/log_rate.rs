@@ -112,12 +112,21 @@ pub(crate) use rated;
 
 /// Logs like `tracing::LEVEL!(…)` if `admit` returns `Ok`, for a limit that is not one of the call site:
 /// `rated_by!(info, left_out = admit, field = …, left_out, "text")`.
+/// `info or warn if condition` in place of the level: a line of level `warn` on a condition.
 macro_rules! rated_by {
-    (info, $left_out:ident = $admit:expr, $($line:tt)+) => {{
-        if tracing::enabled!(tracing::Level::INFO)
+    (info or warn if $is_warning:expr, $($line:tt)+) => {
+        if $is_warning {
+            $crate::base::log_rate::rated_by!(@ warn WARN $($line)+)
+        } else {
+            $crate::base::log_rate::rated_by!(@ info INFO $($line)+)
+        }
+    };
+    (info, $($line:tt)+) => { $crate::base::log_rate::rated_by!(@ info INFO $($line)+) };
+    (@ $level:ident $LEVEL:ident $left_out:ident = $admit:expr, $($line:tt)+) => {{
+        if tracing::enabled!(tracing::Level::$LEVEL)
             && let Ok($left_out) = $admit
         {
-            tracing::info!($($line)+);
+            tracing::$level!($($line)+);
         }
     }};
 }

@@ -211,8 +211,10 @@ impl ClientLog {
         why: impl Into<Why<'a>>,
     ) {
         let why = why.into();
+        // A device that its own former session locks out stays locked out until somebody acts.
+        let is_locked_out = why.cause == Cause::SessionOfAnotherUser;
         rated_by!(
-            info,
+            info or warn if is_locked_out,
             left_out = self.admit(Kind::Refused, peer.address, now),
             address = peer.address.map(shown),
             listener = display(listeners.name(peer.listener)),

@@ -72,6 +72,33 @@ fn a_refused_client_is_named_with_its_address_and_the_exact_cause() {
     says(&line(&broker, "refused", None), json!({"cause": "client-identifier-empty"}));
 }
 
+#[test]
+fn a_device_that_a_session_of_another_user_locks_out_is_named_in_a_warning_with_what_to_do() {
+    let files = Files::new("log-locked-out").with_users(&["alice", "bob"]);
+    let broker = files.broker("anonymous = true");
+    Client::connect(&broker, as_user(V5, "bob", "device").durable()).vanish();
+    for user in ["alice", ""] {
+        let connect = match user {
+            "" => Connect::v5("device"),
+            user => as_user(V5, user, "device"),
+        };
+        Client::refused(&broker, connect, reason::NOT_AUTHORIZED);
+    }
+    broker.await_log("session-of-another-user", 2);
+    let of_device = |event: &Value| event["cause"] == "session-of-another-user";
+    for event in events(&broker).into_iter().filter(of_device) {
+        says(&event, json!({"level": "WARN", "message": "refused", "client": "device"}));
+        let detail = event["detail"].as_str().expect("a detail");
+        for part in ["belongs to the user bob", "Clean Start", "broker store end-session"] {
+            assert!(detail.contains(part), "{part}: {detail}");
+        }
+    }
+    // Other refused clients are no reason for a warning.
+    let wrong = Connect::v5("other").username("alice").password("no");
+    let level = json!({"level": "INFO", "cause": "wrong-password"});
+    refused(&broker, wrong, reason::BAD_USER_NAME_OR_PASSWORD, "other", level);
+}
+
 #[cfg(feature = "scram")]
 #[test]
 fn a_client_that_is_refused_by_scram_is_named_by_the_user_of_the_exchange() {

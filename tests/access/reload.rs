@@ -198,6 +198,31 @@ fn a_disconnected_session_receives_no_messages_of_a_topic_it_may_no_longer_read(
 }
 
 #[test]
+#[cfg(feature = "store")]
+fn after_a_restart_with_other_rules_a_session_receives_no_messages_of_a_topic_it_may_not_read() {
+    for_versions(|version| {
+        let files = Files::new("restarted").with_users(&["alice", "bob"]).with_rules(TWO_TOPICS);
+        let data = format!("[storage]\ndata = {:?}\n", files.path("data"));
+        let start = || crate::support::Broker::with_config(&format!("{data}{}", files.access("")));
+        let broker = start();
+        let mut bob = Client::connect(&broker, as_user(version, "bob", "b"));
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
+        alice.subscribe("t/#", 1);
+        alice.subscribe("u/#", 1);
+        alice.vanish();
+        bob.publish(Publish::new("t/1", "no longer hers").qos(1, 1));
+        bob.publish(Publish::new("u/1", "still hers").qos(1, 2));
+        drop((bob, broker)); // SIGKILL
+        files.write("acl", ONE_TOPIC);
+        let broker = start();
+        let mut alice = Client::connect(&broker, as_user(version, "alice", "a").durable());
+        assert!(alice.connack.session_present);
+        alice.expect_message("still hers");
+        alice.expect_silence(SILENCE);
+    });
+}
+
+#[test]
 fn a_will_to_a_topic_that_is_no_longer_allowed_is_not_published() {
     let may = |topic: &str| {
         format!(

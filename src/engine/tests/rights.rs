@@ -82,7 +82,13 @@ impl Access for Rules {
 }
 
 fn world() -> (World, Rules) {
+    world_with(false)
+}
+
+/// `have_changed`: the rules have changed before the start.
+fn world_with(have_changed: bool) -> (World, Rules) {
     let rules = Rules::default();
+    rules.have_changed.store(have_changed, Relaxed);
     (World::with(|_| {}, Box::new(rules.clone())), rules)
 }
 
@@ -195,8 +201,8 @@ fn after_a_restart_queued_messages_and_wills_are_checked_against_the_rules_in_fo
         world.connect(&client);
     }
     let stored = world.store_all();
-    let (mut next, rules) = self::world();
-    rules.have_changed.store(true, Relaxed);
+    // Nothing changes after the start.
+    let (mut next, _) = world_with(true);
     next.engine.open_journal(config());
     next.engine.restore(image(&stored));
     next.engine.end_restore();
