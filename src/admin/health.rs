@@ -94,6 +94,7 @@ fn checks(broker: &Broker, pulse: &Snapshot) -> Vec<Check> {
     let sum = &pulse.all;
     let is_draining = broker.is_draining.load(std::sync::atomic::Ordering::Relaxed);
     let has_store = broker.folder.is_some();
+    let open = broker.listeners.open().len();
     let memory = format!("{} of {} bytes", sum.memory_bytes, broker.memory_bytes_max);
     let (writes, room) = match has_store {
         true => ("the store writes", "the store has room"),
@@ -101,6 +102,7 @@ fn checks(broker: &Broker, pulse: &Snapshot) -> Vec<Check> {
     };
     vec![
         cores(broker, pulse),
+        check("listening", open > 0, &format!("{open} listeners are open"), "no listener is open"),
         check("running", !broker.is_stopping(), "the broker accepts clients", "the broker stops"),
         check(
             "clients",

@@ -21,12 +21,13 @@ use crate::access::Gate;
 use crate::base::metrics::Metrics;
 use crate::base::notifier::Notifier;
 use crate::base::waker::Waker;
-use crate::config::{ExecutorKind, Role, Settings};
-use crate::control::listener::ListenerTable;
+use crate::config::{ExecutorKind, Listener, Role, Settings};
+use crate::control::listener::{ListenerTable, Listening};
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, Inbox, Statistics};
 use crate::stats::{Recorder, SharedStatistics, collector};
+use crate::transport::ListenerPolicy;
 use crate::webhooks::Webhooks;
 
 /// An admin interface of a broker with these cores; the polls keep the wakers alive, the recorders the cores.
@@ -54,7 +55,7 @@ impl World {
             webhooks: Webhooks::default(),
             settings: Arc::new(settings),
             executor: ExecutorKind::Poll,
-            listeners: ListenerTable::default(),
+            listeners: listeners(true),
             connections_max: 100,
             memory_bytes_max: 1_000,
             folder: None,
@@ -116,6 +117,16 @@ impl World {
     }
 }
 
+/// A table with one listener.
+fn listeners(is_open: bool) -> ListenerTable {
+    let listener = Listener::tcp(([127, 0, 0, 1], 1883).into());
+    let (bind, transport) = (listener.bind.clone(), listener.transport);
+    let policy = Arc::new(ListenerPolicy::new(&listener, None));
+    let table = ListenerTable::default();
+    table.set(vec![Listening { number: 0, bind, transport, policy, is_open }]);
+    table
+}
+
 #[test]
 fn a_handler_that_panics_is_an_error_of_its_request_alone() {
     async fn panics() {
@@ -154,7 +165,7 @@ fn a_core_that_takes_no_turn_is_named_and_the_others_are_shown() {
 }
 
 #[test]
-fn a_broker_is_ready_only_if_it_can_store_has_memory_and_does_not_stop() {
+fn a_broker_is_ready_only_if_it_listens_can_store_has_memory_and_does_not_stop() {
     let good = Metrics { memory_bytes: 999, ..Metrics::default() };
     let cases = [
         ("store_writes", Metrics { store_failing: 1, ..good.clone() }),
@@ -170,7 +181,11 @@ fn a_broker_is_ready_only_if_it_can_store_has_memory_and_does_not_stop() {
         assert_eq!(status.as_u16(), 200, "{name}: a restart would not help");
     }
     let (status, health) = world.ask("/readyz?verbose", |world| world.answer(0, &good));
-    assert_eq!((status.as_u16(), health["checks"].as_array().map(Vec::len)), (200, Some(6)));
+    assert_eq!((status.as_u16(), health["checks"].as_array().map(Vec::len)), (200, Some(7)));
+    world.admin.broker.listeners.set(listeners(false).now().to_vec());
+    let (status, health) = world.ask("/readyz", |world| world.answer(0, &good));
+    assert_eq!((status.as_u16(), &health["checks"][0]["name"]), (503, &Value::from("listening")));
+    world.admin.broker.listeners.set(listeners(true).now().to_vec());
     world.admin.broker.stop.request();
     let (status, health) = world.ask("/readyz", |world| world.answer(0, &good));
     assert_eq!((status.as_u16(), &health["checks"][0]["name"]), (503, &Value::from("running")));
