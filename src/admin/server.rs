@@ -29,6 +29,7 @@ use crate::base::log_rate::rated;
 use crate::config::listener::{self, ClientCertificate, Transport};
 use crate::config::{Admin as Config, ConfigError, Listener, Telemetry};
 use crate::executor::ListenerSocket;
+use crate::platform::priority;
 use crate::transport::tls::{TlsConfig, common_name};
 
 /// Bytes of a request's headers at most.
@@ -103,7 +104,13 @@ impl Prepared {
         }
         tokio::spawn(otlp::run(Arc::downgrade(&admin), telemetry));
         drop(entered);
-        let run = move || drop(runtime.block_on(must_end));
+        let run = move || {
+            // Answers may be long, and whoever asks may ask at once again: messages go first.
+            if let Err(error) = priority::give_way() {
+                tracing::debug!(%error, "the admin interface has the same priority as the cores");
+            }
+            drop(runtime.block_on(must_end));
+        };
         let thread = std::thread::Builder::new().name("admin".to_owned()).spawn(run)?;
         Ok(Running { end, thread })
     }

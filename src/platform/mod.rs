@@ -6,6 +6,8 @@ pub mod cgroup;
 mod hwloc;
 pub mod plan;
 #[cfg(feature = "admin")]
+pub mod priority;
+#[cfg(feature = "admin")]
 pub mod process;
 pub mod topology;
 
