@@ -329,7 +329,7 @@ async fn queue(
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct LimitQuery {
-    /// Messages at most: 1 to 256, by default 100.
+    /// Messages at most: 1 to 100, by default 100.
     limit: Option<usize>,
 }
 
@@ -358,7 +358,7 @@ async fn inflight(
     Path(id): Path<String>,
     Query(query): Query<LimitQuery>,
 ) -> Answer<Inflight> {
-    let limit = limit(query.limit)?.min(limits::LOOKED_AT_PER_TURN);
+    let limit = limit(query.limit)?.min(limits::INFLIGHT_SHOWN_MAX);
     let ask = |client_identifier, reply| Question::Inflight { client_identifier, limit, reply };
     let page = ask_about(&admin, &id, ask).await?;
     let in_flight = |(packet_id, stage, message)| InFlight { packet_id, stage, message };

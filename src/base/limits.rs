@@ -112,6 +112,13 @@ pub const QUESTIONS_MAX: usize = 16;
 /// Number of sessions or messages that a core looks at per turn for questions of operators.
 pub const LOOKED_AT_PER_TURN: usize = 256;
 
+/// Number of entries of answers to questions of operators that a core collects per turn, and of clients and messages
+/// that it ends or removes for them: each takes as long as looking at some 16 sessions.
+pub const ANSWER_ENTRIES_PER_TURN: usize = 32;
+
+/// Messages in flight that an answer has at most: it is collected in one turn.
+pub const INFLIGHT_SHOWN_MAX: usize = 100;
+
 /// Bytes of answers to questions of operators that a core collects per turn.
 pub const ANSWER_BYTES_PER_TURN: usize = 64 * 1024;
 

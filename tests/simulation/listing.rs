@@ -50,7 +50,7 @@ impl Listings {
             let Some((_, answer)) = listing.page.try_next() else { continue };
             let page = answer.map_err(|refused| format!("a listing is refused: {refused}"))?;
             for client in page.entries {
-                *listing.shown.entry(client.client_id).or_default() += 1;
+                *listing.shown.entry(client.client_id.to_string()).or_default() += 1;
             }
             match page.next {
                 Some(place) => listing.page = ask(world, listing.core, place),

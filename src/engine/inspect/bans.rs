@@ -115,8 +115,9 @@ impl Slices for Enforcement {
             let Some(connection) = engine.connections.get(id) else { continue };
             let bans = &engine.observers.questions.bans;
             let (client, user) = (state.client_identifier.as_str(), state.owner());
-            engine.work.spend(bans.list.networks.len() / NETWORKS_PER_STEP);
+            slice.spend(bans.list.networks.len() / NETWORKS_PER_STEP);
             if bans.bans(client, user, connection.address(), engine.now) {
+                slice.act();
                 engine.end_connection(
                     id,
                     Ending::Server(ReasonCode::AdministrativeAction, Cause::Banned),

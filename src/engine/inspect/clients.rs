@@ -8,14 +8,14 @@ use crate::base::limits;
 use crate::base::metrics::DROPS;
 use crate::control::Reply;
 use crate::control::answer::{
-    ClientDetail, ClientSummary, ConnectionDetail, InflightByStage, Page, TopClients, WillDetail,
-    version_name,
+    ClientDetail, ClientSummary, ConnectionDetail, InflightByStage, Page, Texts, TopClients,
+    WillDetail, version_name,
 };
 use crate::control::question::{ClientFilter, ListingPlace, PageRequest, TopBy};
 use crate::engine::Engine;
 use crate::engine::connections::connection::{Connection, Hold};
 use crate::engine::inspect::sessions::queued_message;
-use crate::engine::inspect::{Progress, SessionWalk, Slice, Slices, Walked};
+use crate::engine::inspect::{Progress, SessionWalk, Slice, Slices, Walked, page_bytes};
 use crate::session::outbound::InflightStage;
 use crate::session::state::Session;
 
@@ -26,6 +26,7 @@ pub(super) struct Listing {
     limit: usize,
     walk: SessionWalk,
     entries: Vec<ClientSummary>,
+    texts: Texts,
     bytes: usize,
     next: Option<ListingPlace>,
     sessions: u64,
@@ -38,11 +39,13 @@ impl Listing {
         page: PageRequest,
         reply: Reply<Page<ClientSummary>>,
     ) -> Self {
+        let limit = page.limit.clamp(1, limits::PAGE_ENTRIES_MAX);
         Self {
             filter,
-            limit: page.limit.clamp(1, limits::PAGE_ENTRIES_MAX),
+            limit,
             walk: SessionWalk::new(page.from),
-            entries: Vec::new(),
+            entries: Vec::with_capacity(limit),
+            texts: Texts::default(),
             bytes: 0,
             next: Some(page.from),
             sessions: 0,
@@ -57,7 +60,7 @@ impl Slices for Listing {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.bytes
+        size_of::<Self>() + page_bytes(&self.entries, self.bytes)
     }
 
     fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
@@ -70,7 +73,7 @@ impl Slices for Listing {
             match self.walk.next(engine, slice) {
                 Walked::Session(session) => {
                     if engine.is_selected(session, &self.filter) {
-                        let summary = engine.client_summary(session);
+                        let summary = engine.client_summary(session, &mut self.texts);
                         self.bytes += summary.bytes();
                         slice.add(summary.bytes());
                         self.entries.push(summary);
@@ -109,6 +112,7 @@ pub(super) struct Top {
     /// Those that are still to be described, the lowest first, once the walk is over.
     ranked: Option<Vec<Reverse<Ranked>>>,
     clients: Vec<(u64, ClientSummary)>,
+    texts: Texts,
     bytes: usize,
     reply: Reply<TopClients>,
 }
@@ -123,6 +127,7 @@ impl Top {
             looked_at: 0,
             ranked: None,
             clients: Vec::new(),
+            texts: Texts::default(),
             bytes: 0,
             reply,
         }
@@ -149,7 +154,9 @@ impl Slices for Top {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.best.len() * size_of::<Ranked>() + self.bytes
+        size_of::<Self>()
+            + self.best.len() * size_of::<Ranked>()
+            + page_bytes(&self.clients, self.bytes)
     }
 
     fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
@@ -165,6 +172,7 @@ impl Slices for Top {
                 Walked::End => {
                     let mut ranked = std::mem::take(&mut self.best).into_sorted_vec();
                     ranked.reverse();
+                    self.clients.reserve_exact(ranked.len());
                     self.ranked = Some(ranked);
                 }
             }
@@ -174,7 +182,7 @@ impl Slices for Top {
             let session = SessionRef { session: SessionId::new(place), generation };
             slice.look();
             if engine.sessions.resolve(session).is_some() && self.bytes < limits::PAGE_BYTES_MAX {
-                let summary = engine.client_summary(session.session);
+                let summary = engine.client_summary(session.session, &mut self.texts);
                 slice.add(summary.bytes());
                 self.bytes += summary.bytes();
                 self.clients.push((value, summary));
@@ -242,13 +250,13 @@ impl Engine {
         queued >= filter.queued_min && dropped >= filter.dropped_min
     }
 
-    fn client_summary(&self, session: SessionId) -> ClientSummary {
+    fn client_summary(&self, session: SessionId, texts: &mut Texts) -> ClientSummary {
         let state = &self.sessions[session];
         let connection = self.connection_of(state);
         let (queued, inflight, dropped) = counts(state);
         ClientSummary {
-            client_id: state.client_identifier.as_str().to_owned(),
-            user: state.owner().map(str::to_owned),
+            client_id: texts.copy(state.client_identifier.as_str()),
+            user: state.owner().map(|user| texts.copy(user)),
             state: if connection.is_some() { "connected" } else { "disconnected" },
             core: self.mesh.core().0,
             version: connection.map(|connection| version_name(connection.version)),
@@ -282,15 +290,17 @@ impl Engine {
         }
         let oldest = outbound.and_then(|outbound| outbound.list_queued(0).next());
         let drops = state.extra.as_ref().and_then(|extra| extra.drops.as_deref());
+        let mut texts = Texts::default();
         let detail = ClientDetail {
-            summary: self.client_summary(session),
+            summary: self.client_summary(session, &mut texts),
             connection: self.connection_of(state).map(|of| self.connection_detail(of)),
             session_expiry_interval_s: Some(state.expiry_interval_s).filter(|&s| s < u32::MAX),
             expires_in_s: state.expires.map(|deadline| deadline.seconds_left(self.now)),
             inflight_by_stage: by_stage,
             received_unreleased: state.inbound.as_ref().map_or(0, |i| i.used()) as u64,
             queue_bytes: outbound.map_or(0, |outbound| outbound.queued_bytes()),
-            queue_oldest: oldest.map(|(_, delivery)| queued_message(delivery, 0, self.now)),
+            queue_oldest: oldest
+                .map(|(_, delivery)| queued_message(delivery, 0, self.now, &mut texts)),
             has_retained_waiting: !state.replays.is_empty(),
             dropped_by_cause: drops.map_or_else(Default::default, |drops| {
                 let counts = DROPS.iter().map(|&(cause, name)| (name, drops.of(cause)));

@@ -47,6 +47,7 @@ impl Slices for Closing {
             let Some(id) = engine.sessions[session].connection else { continue };
             let Some(connection) = engine.connections.get(id) else { continue };
             if self.listeners.contains(&connection.listener) {
+                slice.act();
                 let (reason, cause) = (ReasonCode::AdministrativeAction, Cause::ListenerClosed);
                 engine.end_connection(id, Ending::Server(reason, cause));
                 self.ended += 1;

@@ -6,10 +6,12 @@ use crate::base::clock::Now;
 use crate::base::ids::{SessionId, SessionRef};
 use crate::base::limits;
 use crate::control::Reply;
-use crate::control::answer::{InflightPage, Page, QueuePage, QueuedMessage, SubscriptionEntry};
+use crate::control::answer::{
+    InflightPage, Page, QueuePage, QueuedMessage, SubscriptionEntry, Texts,
+};
 use crate::control::question::{ListingPlace, PageRequest};
 use crate::engine::Engine;
-use crate::engine::inspect::{Progress, SessionWalk, Slice, Slices, Walked};
+use crate::engine::inspect::{Progress, SessionWalk, Slice, Slices, Walked, page_bytes};
 use crate::session::outbound::{Delivery, InflightStage};
 use crate::session::table::SessionTable;
 
@@ -18,11 +20,12 @@ pub(super) fn queued_message(
     delivery: &Delivery,
     payload_bytes_max: usize,
     now: Now,
+    texts: &mut Texts,
 ) -> QueuedMessage {
     let content = delivery.message.content();
     let shown = content.payload.len().min(payload_bytes_max);
     QueuedMessage {
-        topic: content.topic.to_owned(),
+        topic: texts.copy(content.topic),
         qos: delivery.qos.into(),
         retain: delivery.retain,
         payload_bytes: content.payload.len() as u64,
@@ -43,6 +46,7 @@ pub(super) struct Listing {
     /// The place of the session within which the page begins.
     begins_within: u32,
     entries: Vec<SubscriptionEntry>,
+    texts: Texts,
     bytes: usize,
     next: Option<ListingPlace>,
     sessions: u64,
@@ -60,13 +64,15 @@ impl Listing {
             Some(client) => Some(sessions.reference(sessions.find(&client)?)),
             None => None,
         };
+        let limit = page.limit.clamp(1, limits::PAGE_ENTRIES_MAX);
         Some(Self {
-            limit: page.limit.clamp(1, limits::PAGE_ENTRIES_MAX),
+            limit,
             walk: SessionWalk::new(page.from),
             only,
             session: only,
             begins_within: page.from.place,
-            entries: Vec::new(),
+            entries: Vec::with_capacity(limit),
+            texts: Texts::default(),
             bytes: 0,
             next: Some(page.from),
             sessions: 0,
@@ -106,8 +112,8 @@ impl Listing {
             slice.look();
             let index = engine.router.index();
             if let Some(subscription) = index.get(filter, session.session.into()) {
-                let text = index.text(filter);
-                let entry = engine.subscription_entry(session.session, text, &subscription);
+                let (text, texts) = (index.text(filter), &mut self.texts);
+                let entry = engine.subscription_entry(session.session, &text, &subscription, texts);
                 self.bytes += entry.bytes();
                 slice.add(entry.bytes());
                 self.entries.push(entry);
@@ -123,7 +129,7 @@ impl Slices for Listing {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.bytes
+        size_of::<Self>() + page_bytes(&self.entries, self.bytes)
     }
 
     fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
@@ -179,6 +185,7 @@ pub(super) struct QueueListing {
     limit: usize,
     payload_bytes_max: usize,
     page: QueuePage,
+    texts: Texts,
     bytes: usize,
     reply: Reply<Option<QueuePage>>,
 }
@@ -191,12 +198,15 @@ impl QueueListing {
         payload_bytes_max: usize,
         reply: Reply<Option<QueuePage>>,
     ) -> Self {
+        let limit = limit.clamp(1, limits::PAGE_ENTRIES_MAX);
+        let messages = Vec::with_capacity(limit);
         Self {
             session,
             from,
-            limit: limit.clamp(1, limits::PAGE_ENTRIES_MAX),
+            limit,
             payload_bytes_max: payload_bytes_max.min(limits::ANSWER_BYTES_PER_TURN),
-            page: QueuePage { messages: Vec::new(), next: None, queued: 0, queue_bytes: 0 },
+            page: QueuePage { messages, next: None, queued: 0, queue_bytes: 0 },
+            texts: Texts::default(),
             bytes: 0,
             reply,
         }
@@ -209,7 +219,7 @@ impl Slices for QueueListing {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.bytes
+        size_of::<Self>() + page_bytes(&self.page.messages, self.bytes)
     }
 
     fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
@@ -227,7 +237,8 @@ impl Slices for QueueListing {
                 return Progress::More;
             }
             slice.look();
-            let message = queued_message(delivery, self.payload_bytes_max, engine.now);
+            let (shown, texts) = (self.payload_bytes_max, &mut self.texts);
+            let message = queued_message(delivery, shown, engine.now, texts);
             self.bytes += message.bytes();
             slice.add(message.bytes());
             self.page.messages.push((number, message));
@@ -257,13 +268,14 @@ impl Engine {
     pub(super) fn subscription_entry(
         &self,
         session: SessionId,
-        filter: String,
+        filter: &str,
         subscription: &Subscription,
+        texts: &mut Texts,
     ) -> SubscriptionEntry {
         let state = &self.sessions[session];
         SubscriptionEntry {
-            client_id: state.client_identifier.as_str().to_owned(),
-            filter,
+            client_id: texts.copy(state.client_identifier.as_str()),
+            filter: texts.copy(filter),
             qos: subscription.options.qos(),
             no_local: subscription.options.no_local(),
             retain_as_published: subscription.options.retain_as_published(),
@@ -288,10 +300,11 @@ impl Engine {
             InflightStage::Held => "held",
             InflightStage::Released => "released",
         };
-        let (now, mut bytes) = (self.now, 0);
-        let shown = outbound.list_inflight().take(limit.clamp(1, limits::LOOKED_AT_PER_TURN));
+        let (now, mut bytes, mut texts) = (self.now, 0, Texts::default());
+        let shown = outbound.list_inflight().take(limit.clamp(1, limits::INFLIGHT_SHOWN_MAX));
         let messages = shown.map_while(|listed| {
-            let message = listed.delivery.map(|delivery| queued_message(delivery, 0, now));
+            let shown = |delivery| queued_message(delivery, 0, now, &mut texts);
+            let message = listed.delivery.map(shown);
             let has_room = bytes < limits::ANSWER_BYTES_PER_TURN;
             bytes += message.as_ref().map_or(0, QueuedMessage::bytes);
             has_room.then_some((listed.identifier, stage(listed.stage), message))

@@ -4,13 +4,14 @@ use std::collections::VecDeque;
 
 use shards::{Cursor, FilterId, ScanState, ScanStep, TopicFilter};
 
+use crate::base::clock::Now;
 use crate::base::ids::CoreId;
 use crate::base::limits;
 use crate::control::Reply;
 use crate::control::answer::{
-    Cleared, QueuedMessage, RecipientsOfTopic, RetainedMessage, RetainedPage,
+    Cleared, QueuedMessage, RecipientsOfTopic, RetainedMessage, RetainedPage, Text, Texts,
 };
-use crate::engine::inspect::{Progress, Slice, Slices};
+use crate::engine::inspect::{Progress, Slice, Slices, page_bytes};
 use crate::engine::retained::{Stored, core_of};
 use crate::engine::{Engine, sys_topics};
 use crate::message::{Content, Message};
@@ -28,6 +29,7 @@ pub(super) struct RecipientListing {
     members: usize,
     limit: usize,
     answer: RecipientsOfTopic,
+    texts: Texts,
     bytes: usize,
     reply: Reply<RecipientsOfTopic>,
 }
@@ -40,8 +42,8 @@ impl RecipientListing {
         reply: Reply<RecipientsOfTopic>,
     ) -> Self {
         let limit = limit.min(limits::PAGE_ENTRIES_MAX);
-        let answer = RecipientsOfTopic::default();
-        Self { topic, filters, members: 0, limit, answer, bytes: 0, reply }
+        let (answer, texts) = Default::default();
+        Self { topic, filters, members: 0, limit, answer, texts, bytes: 0, reply }
     }
 
     /// Adds members of a filter; returns false when the slice is spent before the last one.
@@ -65,7 +67,8 @@ impl RecipientListing {
             if engine.sessions.get(session).is_some_and(|state| !state.is_over())
                 && engine.receives(session, &subscription, &self.topic)
             {
-                let entry = engine.subscription_entry(session, text.to_owned(), &subscription);
+                let texts = &mut self.texts;
+                let entry = engine.subscription_entry(session, text, &subscription, texts);
                 self.bytes += entry.bytes();
                 slice.add(entry.bytes());
                 self.answer.subscriptions.push(entry);
@@ -120,6 +123,7 @@ pub(super) struct RetainedListing {
     cursor: Cursor,
     limit: usize,
     page: RetainedPage,
+    texts: Texts,
     bytes: usize,
     reply: Reply<RetainedPage>,
 }
@@ -131,11 +135,14 @@ impl RetainedListing {
         limit: usize,
         reply: Reply<RetainedPage>,
     ) -> Self {
+        let limit = limit.clamp(1, limits::PAGE_ENTRIES_MAX);
+        let messages = Vec::with_capacity(limit);
         Self {
             filter,
             cursor: from.as_deref().map_or_else(Cursor::default, Cursor::at),
-            limit: limit.clamp(1, limits::PAGE_ENTRIES_MAX),
-            page: RetainedPage { messages: Vec::new(), next: from, retained: 0 },
+            limit,
+            page: RetainedPage { messages, next: from, retained: 0 },
+            texts: Texts::default(),
             bytes: 0,
             reply,
         }
@@ -148,11 +155,11 @@ impl Slices for RetainedListing {
     }
 
     fn bytes(&self) -> usize {
-        size_of::<Self>() + self.filter.len() + self.bytes
+        size_of::<Self>() + self.filter.len() + page_bytes(&self.page.messages, self.bytes)
     }
 
     fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
-        let Self { filter, cursor, limit, page, bytes, .. } = self;
+        let Self { filter, cursor, limit, page, texts, bytes, .. } = self;
         let (now, levels_max) = (engine.now, slice.looks() * LEVELS_PER_LOOK);
         let mut is_full = false;
         let state = engine.retained.list(filter, cursor, levels_max, &mut |topic, stored| {
@@ -162,7 +169,7 @@ impl Slices for RetainedListing {
                 return ScanStep::StopBefore;
             }
             slice.look();
-            let entry = retained_entry(topic, message, now);
+            let entry = retained_entry(texts.copy(topic), message, now);
             *bytes += entry.bytes();
             slice.add(entry.bytes());
             page.messages.push(entry);
@@ -185,10 +192,10 @@ impl Slices for RetainedListing {
     }
 }
 
-fn retained_entry(topic: &str, message: &Message, now: crate::base::clock::Now) -> QueuedMessage {
+fn retained_entry(topic: Text, message: &Message, now: Now) -> QueuedMessage {
     let content = message.content();
     QueuedMessage {
-        topic: topic.to_owned(),
+        topic,
         qos: content.qos.into(),
         retain: true,
         payload_bytes: content.payload.len() as u64,
@@ -246,6 +253,7 @@ impl Slices for Clearing {
                 return ScanStep::StopBefore;
             }
             slice.look();
+            slice.act();
             topics.push(topic.into());
             ScanStep::Next
         });
@@ -315,7 +323,7 @@ impl Engine {
             user_properties: pairs.map(|(n, value)| (n.to_owned(), value.to_owned())).collect(),
             message: QueuedMessage {
                 payload: Some(content.payload.to_vec()),
-                ..retained_entry(topic, message, self.now)
+                ..retained_entry(topic.into(), message, self.now)
             },
         })
     }

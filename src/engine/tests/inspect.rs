@@ -43,7 +43,7 @@ impl World {
         let (mut listed, mut from) = (Vec::new(), Some(ListingPlace::default()));
         while let Some(place) = from {
             let page = self.clients(filter.clone(), place);
-            listed.extend(page.entries.into_iter().map(|client| client.client_id));
+            listed.extend(page.entries.iter().map(|client| client.client_id.to_string()));
             from = page.next;
             between(self);
         }
@@ -147,6 +147,25 @@ fn a_listing_of_many_sessions_takes_a_slice_of_each_turn() {
 }
 
 #[test]
+fn a_page_of_many_clients_is_collected_in_pieces_of_few_entries() {
+    let mut world = many();
+    for number in 0..4 * limits::ANSWER_ENTRIES_PER_TURN {
+        world.connect(&Client::v5(&name(number)));
+    }
+    let page = PageRequest { from: ListingPlace::default(), limit: limits::PAGE_ENTRIES_MAX };
+    let filter = Box::<ClientFilter>::default();
+    let replies = world.begin_question(|reply| Question::Clients { filter, page, reply });
+    let mut turns = 0;
+    while world.engine.has_commands() {
+        world.turn();
+        turns += 1;
+    }
+    let page = answer(&replies);
+    assert_eq!(page.entries.len(), 4 * limits::ANSWER_ENTRIES_PER_TURN);
+    assert!((4..=6).contains(&turns), "{turns} turns");
+}
+
+#[test]
 fn the_clients_with_the_longest_queues_come_first() {
     let mut world = World::new();
     let publisher = world.connect(&Client::v5("publisher"));
@@ -159,7 +178,7 @@ fn the_clients_with_the_longest_queues_come_first() {
         }
     }
     let top = world.ask(|reply| Question::TopClients { by: TopBy::Queued, count: 2, reply });
-    let shown: Vec<_> = top.clients.iter().map(|(n, of)| (*n, of.client_id.as_str())).collect();
+    let shown: Vec<_> = top.clients.iter().map(|(n, of)| (*n, &*of.client_id)).collect();
     assert_eq!(shown, [(9, "b"), (5, "d")]);
     assert!(top.is_complete && top.looked_at == 5);
     let top = world.ask(|reply| Question::TopClients { by: TopBy::BytesIn, count: 9, reply });
@@ -184,7 +203,7 @@ fn everything_about_one_client_is_shown() {
     let detail = detail.expect("the client is known");
     assert_eq!((detail.summary.inflight, detail.inflight_by_stage.sent), (2, 2));
     assert_eq!((detail.summary.queued, detail.summary.subscriptions), (3, 1));
-    assert_eq!(detail.queue_oldest.map(|oldest| oldest.topic), Some("t/3".to_owned()));
+    assert_eq!(detail.queue_oldest.map(|oldest| oldest.topic), Some("t/3".into()));
     assert!(detail.queue_bytes > 0 && detail.session_expiry_interval_s == Some(3_600));
     let connection = detail.connection.expect("the client is connected");
     assert_eq!((connection.window, connection.last_packet_ms), (2, 3_000));
@@ -201,14 +220,14 @@ fn everything_about_one_client_is_shown() {
         }
     };
     let first = world.ask(queue(0, 3)).expect("the client is known");
-    let topics: Vec<_> = first.messages.iter().map(|(_, of)| of.topic.as_str()).collect();
+    let topics: Vec<_> = first.messages.iter().map(|(_, of)| &*of.topic).collect();
     assert_eq!(topics, ["t/3", "t/4"]);
     assert_eq!(first.messages[0].1.payload.as_deref(), Some(&b"pay"[..]));
     // A message that leaves meanwhile does not move the others.
     let puback = Packet::Puback(ack(1));
     world.send(id, Version::V5, &puback);
     let rest = world.ask(queue(first.next.expect("there is more"), 0)).expect("it is known");
-    assert_eq!(rest.messages.iter().map(|(_, of)| of.topic.as_str()).collect::<Vec<_>>(), ["t/5"]);
+    assert_eq!(rest.messages.iter().map(|(_, of)| &*of.topic).collect::<Vec<_>>(), ["t/5"]);
     assert!(rest.next.is_none() && rest.messages[0].1.payload.is_none());
 
     let inflight =
@@ -265,11 +284,8 @@ fn whoever_a_message_would_reach_is_shown_with_the_filter() {
     let topic = "x/1";
     let of = |limit| move |reply| Question::Recipients { topic: topic.into(), limit, reply };
     let shown = world.ask(of(100));
-    let mut pairs: Vec<_> = shown
-        .subscriptions
-        .iter()
-        .map(|entry| (entry.client_id.as_str(), entry.filter.as_str()))
-        .collect();
+    let mut pairs: Vec<_> =
+        shown.subscriptions.iter().map(|entry| (&*entry.client_id, &*entry.filter)).collect();
     pairs.sort_unstable();
     assert_eq!(pairs, [("a", "x/+"), ("b", "#"), ("b", "x/1"), ("c", "$share/g/x/#")]);
     assert_eq!((shown.filters_total, shown.subscriptions_total), (4, 4));
@@ -404,7 +420,7 @@ fn retained_messages_are_listed_shown_and_removed_on_all_cores() {
         let filter = "r/#".into();
         let page = world.ask(|reply| Question::Retained { filter, from, limit: 100, reply });
         assert!(page.messages.len() <= 100 && page.retained == 601);
-        topics.extend(page.messages.into_iter().map(|message| message.topic));
+        topics.extend(page.messages.iter().map(|message| message.topic.to_string()));
         from = page.next;
         if from.is_none() {
             break;
