@@ -30,10 +30,14 @@ pub enum Drop {
     UserRetainedFull,
     /// The payload exceeds the limit of the broker.
     PayloadTooLarge,
+    /// The topic, behind the mount point of the publisher's listener, is longer or deeper than the limits.
+    TopicTooLong,
+    /// The topic does not begin with the mount point of the client's listener.
+    OutsideMountPoint,
 }
 
 /// All causes with their display names.
-pub const DROPS: [(Drop, &str); 13] = [
+pub const DROPS: [(Drop, &str); 15] = [
     (Drop::OutboxFull, "outbox-full"),
     (Drop::QueueFull, "queue-full"),
     (Drop::Superseded, "superseded"),
@@ -47,6 +51,8 @@ pub const DROPS: [(Drop, &str); 13] = [
     (Drop::UserQueueFull, "user-queue-full"),
     (Drop::UserRetainedFull, "user-retained-full"),
     (Drop::PayloadTooLarge, "payload-too-large"),
+    (Drop::TopicTooLong, "topic-too-long"),
+    (Drop::OutsideMountPoint, "outside-mount-point"),
 ];
 
 /// Dropped messages by cause.

@@ -41,6 +41,10 @@ pub struct Listener {
     /// Whether the User Name takes the place of the Client Identifier.
     #[serde(default)]
     pub username_as_client_identifier: bool,
+    /// How all topics and Topic Filters of clients of this listener begin, without their knowing; none: nothing is put
+    /// before them.
+    #[serde(default)]
+    pub mount_point: Option<String>,
     /// Trusted proxies, whose connections begin with a PROXY header that has the client's address.
     #[serde(default)]
     pub proxy_protocol_from: Vec<Proxy>,
@@ -63,6 +67,22 @@ fn any_qos() -> u8 {
     2
 }
 
+/// Bytes of a mount point at most: it is a part of each topic.
+const MOUNT_POINT_BYTES_MAX: usize = 1_024;
+
+/// Checks a mount point, the beginning of topics of a listener's clients: topics have to be valid behind it.
+pub fn check_mount_point(mount_point: &str) -> Result<(), String> {
+    let wrong = |what: &str| Err(format!("mount_point {mount_point:?}: {what}"));
+    match mount_point {
+        "" => wrong("is empty; remove it, or name the beginning of topics, such as \"site7/\""),
+        long if long.len() > MOUNT_POINT_BYTES_MAX => wrong("needs 1,024 bytes at most"),
+        of if of.contains(['+', '#']) => wrong("has a wildcard; topics have none"),
+        of if of.contains('\0') => wrong("has the character U+0000; topics cannot have it"),
+        of if of.starts_with('$') => wrong("begins with $; these topics are the broker's"),
+        _ => Ok(()),
+    }
+}
+
 /// A table that the transport of a listener may not use is not written.
 fn is_default<T: Default + PartialEq>(table: &T) -> bool {
     *table == T::default()
@@ -80,6 +100,7 @@ impl Listener {
             maximum_qos: any_qos(),
             assigned_identifier_prefix: None,
             username_as_client_identifier: false,
+            mount_point: None,
             proxy_protocol_from: Vec::new(),
             proxy_protocol_identity: ProxiedIdentity::None,
             tls: Tls::default(),
@@ -128,6 +149,10 @@ impl Listener {
         }
         let prefix = self.assigned_identifier_prefix.as_deref();
         prefix.map_or(Ok(()), check_assigned_prefix).or_else(|what| wrong(&what))?;
+        self.mount_point
+            .as_deref()
+            .map_or(Ok(()), check_mount_point)
+            .or_else(|what| wrong(&what))?;
         self.check_proxies().or_else(wrong)?;
         if !self.transport.has_tls() {
             return match self.tls == Tls::default() {

@@ -212,6 +212,30 @@ fn the_prefix_of_assigned_client_identifiers_has_1_to_64_bytes_that_rules_can_ma
 }
 
 #[test]
+fn topics_have_to_be_valid_behind_a_mount_point() {
+    let long = "x".repeat(1_025);
+    for (mount_point, reason) in [
+        ("site7/", ""),
+        ("a", ""),
+        ("", "is empty"),
+        ("a/+/", "wildcard"),
+        ("#", "wildcard"),
+        ("a\\u0000", "U+0000"),
+        ("$SYS/", "begins with $"),
+        (&long, "1,024 bytes"),
+    ] {
+        let text =
+            format!("[[listeners]]\nbind = \"127.0.0.1:1\"\nmount_point = \"{mount_point}\"");
+        let checked = Settings::from_toml(&text).expect("it parses").check();
+        assert_eq!(checked.is_ok(), reason.is_empty(), "{mount_point}: {checked:?}");
+        if let Err(error) = checked {
+            let error = error.to_string();
+            assert!(error.contains("mount_point") && error.contains(reason), "{error}");
+        }
+    }
+}
+
+#[test]
 fn topics_of_the_log_need_the_format_of_their_lines() {
     let check = |text: &str| Settings::from_toml(text).expect("it parses").check();
     assert!(check("[log]\ntopics = true\nformat = \"mosquitto\"").is_ok());

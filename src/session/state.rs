@@ -22,6 +22,8 @@ pub enum DeliveryClass {
     V5,
     /// MQTT 5.0 with Topic Aliases: each connection has its own encoding.
     V5Alias,
+    /// Topics without a mount point, of either version: each connection has its own encoding.
+    Mounted,
 }
 
 /// A client's Session State [MQTT-4.1.0].

@@ -30,6 +30,9 @@ pub struct ListenerPolicy {
     maximum_qos: u8,
     assigned_prefix: Option<Box<str>>,
     renames_clients: bool,
+    /// Its clients are renamed, or their topics moved.
+    changes_connect: bool,
+    mount_point: Option<Arc<str>>,
     connections_max: u32,
     /// Current connections on all cores.
     connections: Arc<AtomicU32>,
@@ -50,6 +53,9 @@ impl ListenerPolicy {
             maximum_qos: listener.maximum_qos,
             assigned_prefix: listener.assigned_identifier_prefix.as_deref().map(Into::into),
             renames_clients: listener.username_as_client_identifier,
+            changes_connect: listener.username_as_client_identifier
+                || listener.mount_point.is_some(),
+            mount_point: listener.mount_point.as_deref().map(Into::into),
             connections_max: listener.connections_max,
             connections: Arc::default(),
         }
@@ -93,6 +99,16 @@ impl ListenerPolicy {
     /// Whether the User Name takes the place of the Client Identifier.
     pub fn renames_clients(&self) -> bool {
         self.renames_clients
+    }
+
+    /// Whether the CONNECT of a client is not taken as it is.
+    pub fn changes_connect(&self) -> bool {
+        self.changes_connect
+    }
+
+    /// What is put before the topics of its clients; none: nothing.
+    pub fn mount_point(&self) -> Option<&Arc<str>> {
+        self.mount_point.as_ref()
     }
 
     /// Configuration of TLS, if the transport uses TLS.

@@ -34,22 +34,31 @@ pub struct Connect<'a> {
 
 /// The frame of a CONNECT with another Client Identifier.
 pub fn connect_renamed(frame: &[u8], connect: &Connect<'_>, client_identifier: &str) -> Vec<u8> {
-    // The text lies in the frame, behind its length.
-    let start = connect.client_identifier.as_ptr().addr() - frame.as_ptr().addr() - 2;
-    let end = start + 2 + connect.client_identifier.len();
+    with_text(frame, connect.client_identifier, client_identifier)
+}
+
+/// The frame of a CONNECT with another topic, of 65,535 bytes at most, of the Will that it has.
+pub fn connect_with_will_topic(frame: &[u8], will: &Will<'_>, topic: &str) -> Vec<u8> {
+    with_text(frame, will.topic, topic)
+}
+
+/// The frame with another text in the place of one that lies in it, behind its length.
+fn with_text(frame: &[u8], text: &str, other: &str) -> Vec<u8> {
+    let start = text.as_ptr().addr() - frame.as_ptr().addr() - 2;
+    let end = start + 2 + text.len();
     let body = 1 + frame[1..].iter().take_while(|byte| **byte & 0x80 != 0).count() + 1;
-    let bytes = frame.len() - body - connect.client_identifier.len() + client_identifier.len();
-    let mut renamed = vec![frame[0]];
+    let bytes = frame.len() - body - text.len() + other.len();
+    let mut changed = vec![frame[0]];
     let mut rest = bytes;
     while rest >= 0x80 {
-        renamed.push(rest as u8 & 0x7F | 0x80);
+        changed.push(rest as u8 & 0x7F | 0x80);
         rest >>= 7;
     }
-    renamed.push(rest as u8);
-    renamed.extend_from_slice(&frame[body..start]);
-    put_text(&mut renamed, client_identifier);
-    renamed.extend_from_slice(&frame[end..]);
-    renamed
+    changed.push(rest as u8);
+    changed.extend_from_slice(&frame[body..start]);
+    put_text(&mut changed, other);
+    changed.extend_from_slice(&frame[end..]);
+    changed
 }
 
 /// CONNECT properties.

@@ -33,7 +33,9 @@ use reader::Reader;
 pub use ack::Ack;
 pub use auth::Auth;
 pub use connack::{Connack, ConnackProperties};
-pub use connect::{Connect, ConnectProperties, Will, connect_level, connect_renamed};
+pub use connect::{
+    Connect, ConnectProperties, Will, connect_level, connect_renamed, connect_with_will_topic,
+};
 pub use disconnect::Disconnect;
 pub use passed_on::{ForwardedProperties, PassedOn};
 pub use publish::{

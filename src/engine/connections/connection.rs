@@ -11,7 +11,9 @@ use crate::base::ids::{Peer, Publisher, SessionId};
 use crate::base::send_buffer::SendBuffer;
 use crate::engine::config::{Announced, Config, Terms};
 use crate::engine::connections::input_buffer::InputBuffer;
+use crate::engine::connections::mount::Mount;
 use crate::engine::connections::output::OutputCharge;
+use crate::engine::connections::timing::Timing;
 use crate::engine::inspect::Traffic;
 use crate::engine::{Allowance, Answers, Grant, Job};
 use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
@@ -22,6 +24,8 @@ use crate::wire::{ReasonCode, Version};
 /// accepted ─CONNECT─► Connecting ─┬─granted──────────► Open ─► gone
 ///                                 ├─AUTH exchange─► Authenticating ─granted─► Open
 ///                                 └─not at home───► Leaving ─► another core's Connecting
+///
+/// Open ─the listener has a mount point─► Mounted
 /// ```
 #[derive(Debug)]
 pub enum Phase {
@@ -46,6 +50,17 @@ pub enum Phase {
         /// The values of CONNACK that hold for the client.
         terms: Terms,
         /// The highest QoS that CONNACK announced.
+        maximum_qos: u8,
+    },
+    /// As [`Self::Open`], of a client whose topics are not those of the engine.
+    Mounted {
+        /// See [`Self::Open`].
+        session: SessionId,
+        /// See [`Self::Open`].
+        admitted_s: u32,
+        /// See [`Self::Open`].
+        terms: Terms,
+        /// See [`Self::Open`].
         maximum_qos: u8,
     },
 }
@@ -188,52 +203,6 @@ pub struct Connection {
 // A million connections have to fit into memory: a change that needs more says here why.
 const _: () = assert!(size_of::<Connection>() <= 144);
 
-/// The state of a connection's time limits.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Timing(u8);
-
-impl Timing {
-    /// A timer looks whether a packet that has begun is overdue, or it is on the list of those.
-    const PACKET_TIMED: u8 = 1;
-    /// The time for CONNECT is up by the clock.
-    const OVERDUE: u8 = 2;
-    /// Something came after that.
-    const HEARD: u8 = 4;
-    /// The time for CONNECT was granted once more.
-    const EXCUSED: u8 = 8;
-
-    /// See [`Self::set_packet_timed`].
-    pub fn is_packet_timed(self) -> bool {
-        self.0 & Self::PACKET_TIMED > 0
-    }
-
-    /// A timer looks whether a packet that has begun is overdue, or none does.
-    pub fn set_packet_timed(&mut self, is_timed: bool) {
-        self.0 = self.0 & !Self::PACKET_TIMED | if is_timed { Self::PACKET_TIMED } else { 0 };
-    }
-
-    /// The time for CONNECT is up by the clock.
-    pub fn note_overdue(&mut self) {
-        self.0 |= Self::OVERDUE;
-    }
-
-    /// Bytes came before CONNECT was whole.
-    pub fn note_heard(&mut self) {
-        self.0 |= (self.0 & Self::OVERDUE) << 1;
-    }
-
-    /// Gives it the time for CONNECT once more if something came that had lain in its socket, or if it
-    /// waited for us; whether that was so.
-    pub fn excuse(&mut self, awaits_us: bool) -> bool {
-        let is_first = self.0 & Self::EXCUSED == 0;
-        let is_excused = is_first && (awaits_us || self.0 & Self::HEARD > 0);
-        if is_excused {
-            self.0 |= Self::EXCUSED;
-        }
-        is_excused
-    }
-}
-
 /// State that few connections need.
 #[derive(Debug, Default)]
 pub struct Extra {
@@ -248,6 +217,8 @@ pub struct Extra {
     pub hides_problems: bool,
     /// The client is a bridge before 5.0, whose subscriptions are No Local and Retain As Published.
     pub is_bridge: bool,
+    /// What is put before the topics of the client.
+    pub(super) mount: Option<Box<Mount>>,
     /// A re-authentication is in progress.
     pub is_reauthenticating: bool,
     /// Until when the client may stay connected.
@@ -291,6 +262,8 @@ impl Extra {
             && self.outgoing_aliases.is_none()
             && self.authentication_method.is_none()
             && !self.hides_problems
+            && !self.is_bridge
+            && self.mount.is_none()
             && !self.is_reauthenticating
             && self.stays_until.is_none()
             && self.allowance.is_none()
@@ -457,7 +430,9 @@ impl Connection {
     /// Seconds since the client was admitted.
     pub fn seconds_open(&self, now: Now) -> u32 {
         match self.phase {
-            Phase::Open { admitted_s, .. } => now.seconds().saturating_sub(admitted_s),
+            Phase::Open { admitted_s, .. } | Phase::Mounted { admitted_s, .. } => {
+                now.seconds().saturating_sub(admitted_s)
+            }
             _ => 0,
         }
     }
@@ -495,7 +470,7 @@ impl Connection {
             Phase::Authenticating(deferred) | Phase::Leaving(deferred) => {
                 2 * deferred.connect.len()
             }
-            Phase::Connecting { .. } | Phase::Open { .. } => 0,
+            _ => 0,
         };
         input + transport + connect
     }
@@ -510,7 +485,7 @@ impl Connection {
     pub fn deferred_connect(&self) -> Option<&[u8]> {
         match &self.phase {
             Phase::Authenticating(deferred) | Phase::Leaving(deferred) => Some(&deferred.connect),
-            Phase::Connecting { .. } | Phase::Open { .. } => None,
+            _ => None,
         }
     }
 
@@ -529,7 +504,7 @@ impl Connection {
         match &self.phase {
             Phase::Connecting { elsewhere: true, .. } => self.last_received,
             Phase::Authenticating(deferred) | Phase::Leaving(deferred) => deferred.received,
-            Phase::Connecting { elsewhere: false, .. } | Phase::Open { .. } => now,
+            _ => now,
         }
     }
 
@@ -541,7 +516,7 @@ impl Connection {
     /// The session, once open.
     pub fn session(&self) -> Option<SessionId> {
         match self.phase {
-            Phase::Open { session, .. } => Some(session),
+            Phase::Open { session, .. } | Phase::Mounted { session, .. } => Some(session),
             _ => None,
         }
     }
@@ -554,16 +529,27 @@ impl Connection {
     /// The largest size of the next packet: that of CONNECT until the client is admitted.
     #[inline]
     pub(in crate::engine) fn packet_bytes_max(&self, config: &Config) -> usize {
+        self.taken(config).0
+    }
+
+    /// The largest size of the next packet, and the session, if packets are taken as they are.
+    #[inline]
+    pub(in crate::engine) fn taken(&self, config: &Config) -> (usize, Option<SessionId>) {
         match self.phase {
-            Phase::Open { terms, .. } => config.announced(terms).packet_bytes_max as usize,
-            _ => config.limits.connect_bytes_max as usize,
+            Phase::Open { session, terms, .. } => {
+                (config.announced(terms).packet_bytes_max as usize, Some(session))
+            }
+            Phase::Mounted { terms, .. } => {
+                (config.announced(terms).packet_bytes_max as usize, None)
+            }
+            _ => (config.limits.connect_bytes_max as usize, None),
         }
     }
 
     /// What CONNACK announced to the client.
     pub(in crate::engine) fn announced<'a>(&self, config: &'a Config) -> &'a Announced {
         match self.phase {
-            Phase::Open { terms, .. } => config.announced(terms),
+            Phase::Open { terms, .. } | Phase::Mounted { terms, .. } => config.announced(terms),
             _ => config.announced(config.terms),
         }
     }
@@ -571,7 +557,9 @@ impl Connection {
     /// The highest QoS that CONNACK announced; none before.
     pub fn announced_qos(&self) -> Option<u8> {
         match self.phase {
-            Phase::Open { maximum_qos, .. } => Some(maximum_qos),
+            Phase::Open { maximum_qos, .. } | Phase::Mounted { maximum_qos, .. } => {
+                Some(maximum_qos)
+            }
             _ => None,
         }
     }

@@ -10,18 +10,21 @@
 //! | `turns` | connections that continue in a later turn, because the budget of this one was spent |
 //! | `input_buffer`, `waiting_input` | input that cannot be processed yet |
 //! | `pending_acks` | acknowledgements that wait for other cores or the store |
-//! | `rate_limit`, `time_limits` | what a client may send in a second, and how long it may be silent |
+//! | `rate_limit`, `time_limits`, `timing` | what a client may send in a second, and how long it may be silent |
+//! | `mount` | what is put before the topics of a client |
 //! | `ending` | how a connection ends, and whether something is left to do before |
 
 pub mod connection;
 pub(in crate::engine) mod ending;
 pub mod input_buffer;
+mod mount;
 mod output;
 pub(in crate::engine) mod pending_acks;
 pub(in crate::engine) mod rate_limit;
 mod reading;
 mod slots;
 mod time_limits;
+mod timing;
 mod turns;
 mod waiting_input;
 

@@ -119,7 +119,7 @@ impl Connections {
         }
         let mut bytes = Vec::new();
         packet.encode(version, &mut bytes);
-        let fits = bytes.len() <= connection.packet_bytes_max as usize;
+        let fits = bytes.len() <= connection.client_packet_bytes_max() as usize;
         if fits {
             self.send(id, |out| out.extend_from_slice(&bytes));
         }

@@ -328,7 +328,8 @@ impl Engine {
             keep_alive_s: connection.keep_alive_s,
             last_packet_ms: self.now.since_us(connection.last_received) / 1_000,
             window: connection.window,
-            maximum_packet_size: Some(connection.packet_bytes_max).filter(|&max| max < u32::MAX),
+            maximum_packet_size: Some(connection.client_packet_bytes_max())
+                .filter(|&max| max < u32::MAX),
             input_bytes: connection.input_bytes() as u64,
             paused_by: reasons_not_read(connection),
             is_behind: congestion.is_some(),

@@ -6,6 +6,8 @@ mod handshakes;
 mod kernel_tls;
 mod offload;
 
+use std::sync::Arc;
+
 use crate::base::ids::{ConnectionId, Peer};
 use crate::config::Limits;
 use crate::engine::cause::Cause;
@@ -84,6 +86,17 @@ impl Listeners {
     /// Whether the User Name takes the place of the Client Identifier.
     pub fn renames_clients(&self, listener: u16) -> bool {
         self.policy(listener).is_some_and(ListenerPolicy::renames_clients)
+    }
+
+    /// What is put before the topics of the clients of a listener; none: nothing.
+    pub fn mount_point(&self, listener: u16) -> Option<&Arc<str>> {
+        self.policy(listener)?.mount_point()
+    }
+
+    /// Whether the CONNECT of a client is not taken as it is: the client is renamed, or its topics are moved.
+    #[inline]
+    pub fn changes_connect(&self, listener: u16) -> bool {
+        self.policy(listener).is_some_and(ListenerPolicy::changes_connect)
     }
 
     /// Gives back the place of a connection that has ended.

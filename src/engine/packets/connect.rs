@@ -151,7 +151,9 @@ impl Engine {
             Err(violation) => return self.refuse_malformed(id, frame, violation),
         };
         let Some(connection) = self.connections.get_mut(id) else { return };
-        if self.listeners.renames_clients(connection.listener)
+        let is_changed = self.listeners.changes_connect(connection.listener);
+        if is_changed
+            && self.listeners.renames_clients(connection.listener)
             && let Some(name) = client_name(connection, &connect)
             && name != connect.client_identifier
         {
@@ -164,20 +166,34 @@ impl Engine {
                 return self.send_home(id, home, frame);
             }
         }
+        match is_changed {
+            true => self.handle_mounted_connect(id, frame, &connect),
+            false => self.handle_home_connect(id, frame, &connect),
+        }
+    }
+
+    /// Handles a CONNECT on the home core of its client.
+    #[inline]
+    pub(super) fn handle_home_connect(
+        &mut self,
+        id: ConnectionId,
+        frame: &[u8],
+        connect: &Connect<'_>,
+    ) {
         // Counted on the home core of the client.
         self.metrics.connects_received += 1;
         let Some(connection) = self.connections.get_mut(id) else { return };
         connection.version = connect.version;
         connection.packet_bytes_max = connect.properties.maximum_packet_size.unwrap_or(u32::MAX);
-        if let Err(rejection) = self.check(id, &connect) {
-            return self.refuse(id, Claimed::by(&connect), &rejection);
+        if let Err(rejection) = self.check(id, connect) {
+            return self.refuse(id, Claimed::by(connect), &rejection);
         }
         let authentication = {
             let replaces = self.sessions.connection_of(connect.client_identifier).map(exchange);
-            let who = credentials(&self.connections[id], &connect, replaces);
+            let who = credentials(&self.connections[id], connect, replaces);
             self.access.authenticate(self.now, exchange(id), &who)
         };
-        self.continue_authentication(id, authentication, frame, &connect);
+        self.continue_authentication(id, authentication, frame, connect);
     }
 
     /// Refuses a CONNECT that cannot be read, or is too large. A client known to speak 5.0 is sent the reason
@@ -479,7 +495,11 @@ impl Engine {
 
     /// Writes what CONNECT asks for into the connection and the session.
     fn agree(&mut self, id: ConnectionId, index: SessionId, connect: &Connect<'_>) {
-        let (agreed, terms) = (Agreed::new(connect, &self.config.limits), self.config.terms);
+        let (mut agreed, terms) = (Agreed::new(connect, &self.config.limits), self.config.terms);
+        let is_mounted = self.connections[id].mount().is_some();
+        if is_mounted {
+            (agreed.class, agreed.aliases_max) = (DeliveryClass::Mounted, 0);
+        }
         let maximum_qos = self.maximum_qos(id);
         let (now, ledger) = (self.now, self.memory.ledger());
         self.connections.edit(id, |connection| {
@@ -498,6 +518,9 @@ impl Engine {
                 extra.authentication_method = properties.authentication_method.map(Into::into);
                 extra.hides_problems = hides_problems;
                 extra.is_bridge = connect.is_bridge;
+            }
+            if is_mounted {
+                connection.begin_mounted();
             }
         });
         // Messages that were published earlier are not for this connection.

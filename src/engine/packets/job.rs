@@ -162,7 +162,11 @@ impl Engine {
         let Packet::Publish(publish) = wire::decode(frame, version)? else {
             unreachable!("only PUBLISH is kept for a decision")
         };
-        Ok(match self.take_checked(id, session, &publish)? {
+        let taken = match self.connections[id].mount() {
+            None => self.take_checked(id, session, &publish)?,
+            Some(_) => self.take_mounted(id, session, &publish)?,
+        };
+        Ok(match taken {
             Taken::Done => State::Done,
             Taken::Waits => State::Waits,
         })
@@ -328,6 +332,7 @@ impl Engine {
         loop {
             progress.done_bytes = filters.len() - left.rest().len();
             let Some(Ok((text, options))) = left.next_checked() else { return State::Done };
+            let text = &*self.full_filter(id, text);
             let outcome = match progress.reasons.len() < filters_max {
                 true => {
                     let others = usize::from(self.mesh.cores());
@@ -372,6 +377,7 @@ impl Engine {
         let mut left = UnsubscribeFilters::payload(&filters[progress.done_bytes..]);
         let mut groups_left = Vec::new();
         while let Some(Ok(text)) = left.next_checked() {
+            let text = &*self.full_filter(id, text);
             self.work.spend(FILTER_STEPS + text.len() / 64);
             let client_identifier = &self.sessions[session].client_identifier;
             let who = Identity { exchange: exchange(id), client_identifier };
@@ -422,7 +428,7 @@ impl Engine {
 /// Checks the size of a SUBACK or UNSUBACK, which has a Reason Code for each filter and cannot be cut short,
 /// nor be larger than the client takes [MQTT-3.1.2-24].
 fn check_answer_fits(connection: &Connection, filters: usize) -> Result<(), Violation> {
-    let bytes_max = connection.packet_bytes_max;
+    let bytes_max = connection.client_packet_bytes_max();
     match bytes_max < u32::MAX && answer_bytes(filters) > bytes_max as usize {
         true => Err(Violation::AnswerTooLarge),
         false => Ok(()),

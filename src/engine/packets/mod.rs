@@ -8,6 +8,7 @@ pub(in crate::engine) mod connect;
 mod deferred;
 mod disconnect;
 pub(in crate::engine) mod job;
+mod mounted;
 pub(in crate::engine) mod publish;
 pub(in crate::engine) mod receive;
 mod stream_end;

@@ -41,11 +41,27 @@ impl Engine {
         session: SessionId,
         publish: &Publish<'_>,
     ) -> Result<Taken, Violation> {
+        self.count_received(publish);
+        self.check_publish(id, publish)?;
+        self.take_checked(id, session, publish)
+    }
+
+    /// Counts a PUBLISH that was received.
+    #[inline(always)]
+    pub(super) fn count_received(&mut self, publish: &Publish<'_>) {
         self.metrics.publish_bytes_received += publish.payload.len() as u64;
         self.metrics.received_by_qos[usize::from(u8::from(publish.qos))] += 1;
+    }
+
+    /// Checks a PUBLISH against what CONNACK said to the client.
+    #[inline(always)]
+    pub(super) fn check_publish(
+        &self,
+        id: ConnectionId,
+        publish: &Publish<'_>,
+    ) -> Result<(), Violation> {
         check_publish(&self.config, publish)
-            .or_else(|violation| self.excuse(id, publish, violation))?;
-        self.take_checked(id, session, publish)
+            .or_else(|violation| self.excuse(id, publish, violation))
     }
 
     /// Takes a PUBLISH that is counted and checked, perhaps for the second time, after a decision. Inlined: a call costs
@@ -316,7 +332,7 @@ impl Engine {
     }
 
     /// Rejects a message on a topic that the client may not publish to, or with a payload that is not what it says.
-    fn reject(
+    pub(super) fn reject(
         &mut self,
         id: ConnectionId,
         session: SessionId,
@@ -452,6 +468,7 @@ fn drop_cause(refusal: ReasonCode) -> Option<DropCause> {
     match refusal {
         ReasonCode::NotAuthorized => Some(DropCause::NotAuthorized),
         ReasonCode::ImplementationSpecificError => Some(DropCause::PayloadTooLarge),
+        ReasonCode::TopicNameInvalid => Some(DropCause::TopicTooLong),
         _ => None,
     }
 }

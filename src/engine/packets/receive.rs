@@ -175,10 +175,9 @@ impl Engine {
         let mut used = 0;
         loop {
             let is_spent = self.work.is_spent();
-            let (packet_bytes_max, open, version) = match self.connections.get(id) {
+            let ((packet_bytes_max, open), version) = match self.connections.get(id) {
                 Some(connection) if !connection.is_held() && !is_spent => {
-                    let packet_bytes_max = connection.packet_bytes_max(&self.config);
-                    (packet_bytes_max, connection.session(), connection.version)
+                    (connection.taken(&self.config), connection.version)
                 }
                 _ => return used,
             };
@@ -215,10 +214,13 @@ impl Engine {
         }
     }
 
-    /// Handles a packet of a connection that is not open yet.
+    /// Handles a packet of a connection that is not open yet, or of a client with a mount point.
     fn handle_early_packet(&mut self, id: ConnectionId, frame: &[u8]) {
-        self.metrics.packets_received += 1;
         let Some(connection) = self.connections.get(id) else { return };
+        if let Phase::Mounted { session, .. } = connection.phase {
+            return self.handle_mounted_packet(id, session, frame);
+        }
+        self.metrics.packets_received += 1;
         match connection.phase {
             Phase::Connecting { .. } => {
                 if self.observers.watch.shows_packets() {
@@ -235,7 +237,7 @@ impl Engine {
                 }
             }
             Phase::Leaving(_) => unreachable!("its input is held"),
-            Phase::Open { .. } => unreachable!("it has a session"),
+            Phase::Open { .. } | Phase::Mounted { .. } => unreachable!("it has a session"),
         }
     }
 
@@ -265,7 +267,7 @@ impl Engine {
     }
 
     /// Counts a packet for the client's rate limit, and shows it, where that is asked for.
-    fn watch_packet(&mut self, id: ConnectionId, frame: &[u8]) {
+    pub(super) fn watch_packet(&mut self, id: ConnectionId, frame: &[u8]) {
         if self.observers.watch.shows_packets() {
             self.show_received(id, frame);
         }
@@ -283,7 +285,7 @@ impl Engine {
     /// Handles a packet of an open connection. The most common packets have a decoder of their own, as
     /// [`Packet`] is a large value to move.
     #[inline]
-    fn handle_open(
+    pub(super) fn handle_open(
         &mut self,
         id: ConnectionId,
         session: SessionId,
@@ -411,7 +413,12 @@ impl Engine {
 /// Checks the size of the properties, which are decoded one by one before the rest of the packet: millions
 /// of them would take a turn by themselves.
 #[cold]
-fn are_properties_small(limits: &Limits, frame: &[u8], header: usize, version: Version) -> bool {
+pub(super) fn are_properties_small(
+    limits: &Limits,
+    frame: &[u8],
+    header: usize,
+    version: Version,
+) -> bool {
     let bytes_max = limits.properties_bytes_max as usize;
     let bytes = wire::properties_bytes(frame, header).filter(|_| version == Version::V5);
     bytes.is_none_or(|bytes| bytes <= bytes_max)

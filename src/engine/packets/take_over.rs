@@ -72,7 +72,10 @@ impl Engine {
             self.work.spend(1 + total / BYTES_PER_STEP);
             let frame = &input.bytes()[used..used + total];
             let Some(session) = session else { return true };
-            self.handle_packet(id, session, frame, header, version);
+            match connection.mount() {
+                None => self.handle_packet(id, session, frame, header, version),
+                Some(_) => self.handle_mounted_packet(id, session, frame),
+            }
             used += total;
         }
         true

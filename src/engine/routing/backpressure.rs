@@ -149,13 +149,7 @@ impl Engine {
             ..Copy::plain(delivery.qos, delivery.retain)
         };
         if !self.connections[id].takes(&content, &copy, self.now) {
-            let outbound = self.sessions[session].outbound.as_mut();
-            if let (Some(identifier), Some(outbound)) = (identifier, outbound) {
-                outbound.abandon(identifier);
-            }
-            self.durability.append_done(&mut self.sessions, session);
-            let topic = Some(content.topic);
-            return self.count_drops_of(session, DropCause::PacketTooLarge, 1, topic);
+            return self.send_queued_unmounted(id, session, delivery, copy);
         }
         let is_large = content.payload.len() >= limits::SHARED_BYTES_MIN;
         let payload = is_large.then(|| delivery.message.shared_payload());

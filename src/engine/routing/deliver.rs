@@ -14,7 +14,7 @@ use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::engine::Engine;
 use crate::engine::cause::Cause;
-use crate::engine::draft::{Draft, Origin};
+use crate::engine::draft::{Draft, Origin, TemplateUse};
 use crate::engine::durability::Durability;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::Mesh;
@@ -215,13 +215,26 @@ impl Engine {
         let qos = draft.content.qos.min(recipient.qos);
         let retain = draft.retain && recipient.retain_as_published;
         let identifiers = recipient.subscription_identifiers.as_slice();
-        let mut copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
-        let connection = &self.connections[id];
-        if !connection.takes(&draft.content, &copy, self.now) {
-            let topic = Some(draft.content.topic);
-            let cause = DropCause::PacketTooLarge;
-            return self.count_drops_of(recipient.session, cause, 1, topic);
+        let copy = Copy { subscription_identifiers: identifiers, ..Copy::plain(qos, retain) };
+        match self.connections[id].takes(&draft.content, &copy, self.now) {
+            true => self.send_copy(recipient, id, draft, shared, copy, None),
+            false => self.send_unmounted(recipient, id, draft, shared, copy),
         }
+    }
+
+    /// Sends a copy of a message, which may have another topic for its client.
+    #[inline(always)]
+    pub(super) fn send_copy(
+        &mut self,
+        recipient: &Recipient,
+        id: ConnectionId,
+        draft: &mut Draft<'_>,
+        shared: Option<shards::FilterId>,
+        mut copy: Copy<'_>,
+        unmounted: Option<Content<'_>>,
+    ) {
+        let qos = copy.qos;
+        let connection = &self.connections[id];
         if qos != Qos::AtMostOnce {
             let delivery = recipient.delivery(draft, self.memory.ledger(), shared);
             let window = connection.window;
@@ -256,9 +269,15 @@ impl Engine {
             if is_alone { limits::COPIED_ALONE_BYTES_MAX } else { limits::SHARED_BYTES_MIN - 1 };
         if bytes > copied_bytes_max {
             let payload = draft.message(self.memory.ledger()).shared_payload();
-            self.write(id, &draft.content, copy, Some(payload), &mut draft.template);
+            match &unmounted {
+                None => self.write(id, &draft.content, copy, Some(payload), &mut draft.template),
+                Some(of) => self.write(id, of, copy, Some(payload), &mut TemplateUse::default()),
+            }
         } else {
-            self.write(id, &draft.content, copy, None, &mut draft.template);
+            match &unmounted {
+                None => self.write(id, &draft.content, copy, None, &mut draft.template),
+                Some(of) => self.write(id, of, copy, None, &mut TemplateUse::default()),
+            }
         }
     }
 

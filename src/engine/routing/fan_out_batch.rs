@@ -114,7 +114,7 @@ fn payload_bytes(packet: &[u8], version: Version) -> u64 {
 fn version_of(class: DeliveryClass) -> Version {
     match class {
         DeliveryClass::V3 => Version::V311,
-        DeliveryClass::V5 | DeliveryClass::V5Alias => Version::V5,
+        DeliveryClass::V5 | DeliveryClass::V5Alias | DeliveryClass::Mounted => Version::V5,
     }
 }
 
@@ -243,7 +243,13 @@ impl Engine {
             if outbox_bytes > outbox_bytes_max
                 || batch.frame_bytes_max > connection.packet_bytes_max as usize
             {
-                self.deliver_stream_in_part(recipient.session, id, bytes, outbox_bytes_max);
+                match connection.mount() {
+                    None => {
+                        self.deliver_stream_in_part(recipient.session, id, bytes, outbox_bytes_max);
+                    }
+                    // The client has come back through a listener with a mount point.
+                    Some(_) => self.queue_stream(recipient, version, bytes),
+                }
                 continue;
             }
             self.metrics.publishes_sent += batch.messages;

@@ -17,6 +17,7 @@ mod groups;
 pub(in crate::engine) mod recipients;
 pub(in crate::engine) mod shared_subscriptions;
 mod subscriptions;
+mod unmounted;
 
 use std::sync::Arc;
 

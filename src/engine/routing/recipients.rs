@@ -110,7 +110,9 @@ impl Recipients {
         for recipient in &each[..plain] {
             match session(recipient.session) {
                 DeliveryClass::V3 => classes.v3 = true,
-                DeliveryClass::V5 | DeliveryClass::V5Alias => classes.v5 = true,
+                DeliveryClass::V5 | DeliveryClass::V5Alias | DeliveryClass::Mounted => {
+                    classes.v5 = true;
+                }
             }
             classes.retain_as_published |= recipient.retain_as_published;
         }
@@ -186,7 +188,7 @@ impl Recipient {
     fn is_plain(&self, class: DeliveryClass) -> bool {
         self.no_local == NoLocal::Unset
             && matches!(self.subscription_identifiers, Identifiers::None)
-            && class != DeliveryClass::V5Alias
+            && matches!(class, DeliveryClass::V3 | DeliveryClass::V5)
     }
 }
 

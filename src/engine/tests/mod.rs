@@ -24,6 +24,7 @@ mod kernel_tls;
 mod listener_qos;
 mod log_topics;
 mod memory;
+mod mounted;
 mod overdue;
 mod payloads;
 mod queue_qos0;

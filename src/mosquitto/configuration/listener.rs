@@ -8,6 +8,7 @@ use super::syntax::Line;
 use super::translation::{Draft, Effect, Outcome, Translator, Written};
 use super::{access, ignored, refused};
 use crate::config::Addresses;
+use crate::config::listener::check_mount_point;
 
 /// The port of the default listener.
 const PORT: u16 = 1883;
@@ -102,9 +103,6 @@ fn take_tls(translator: &mut Translator, line: &Line, place: usize) -> Option<Ou
         "proxy_protocol_v2_require_tls" => {
             unless_false(line, "name the proxies, and let them refuse clients without TLS")
         }
-        "mount_point" => refused(
-            "not supported by this version; remove the line, and let clients use the full topics",
-        ),
         _ => return take_new(translator, line, place),
     };
     Some(outcome)
@@ -115,6 +113,9 @@ fn take_new(translator: &mut Translator, line: &Line, place: usize) -> Option<Ou
     let outcome = match line.option.as_str() {
         "max_qos" | "maximum_qos" => {
             line.number(0..=2).and_then(|_| keep_as(translator, "max_qos", place))
+        }
+        "mount_point" => {
+            line.text().and_then(check_mount_point).and_then(|()| keep_once(translator, place))
         }
         "accept_protocol_versions" => versions(line).and_then(|_| keep(translator, place)),
         _ => return None,
@@ -372,6 +373,9 @@ fn keys(translator: &mut Translator, number: usize) -> Vec<Written> {
     }
     if let Some((place, line)) = translator.of_listener(number, "max_qos") {
         set("maximum_qos", line.number(0..=2).unwrap_or(2).into(), Some(place));
+    }
+    if let Some((place, line)) = translator.of_listener(number, "mount_point") {
+        set("mount_point", line.value.as_str().into(), Some(place));
     }
     if let Some((place, line)) = translator.of_listener(number, PREFIX) {
         set("assigned_identifier_prefix", line.value.as_str().into(), Some(place));

@@ -55,7 +55,7 @@ const CASES: &[(&str, &str, Class, &str)] = &[
     ("listener 1\n", "bind_interface eth0", Class::Refused, "ADDRESS"),
     ("listener 1884 127.0.0.1\n", "socket_domain ipv4", Class::Translated, ""),
     (WS, "protocol websockets", Class::Translated, "transport = \"ws\""),
-    ("listener 1\n", "mount_point a/", Class::Refused, "not supported by this version"),
+    ("listener 1\n", "mount_point a/", Class::Translated, "mount_point = \"a/\""),
     ("listener 1\n", "max_connections 5", Class::Same, "connections_max = 5"),
     ("listener 1\n", "max_qos 1", Class::Translated, "maximum_qos = 1"),
     ("listener 1\n", "maximum_qos 0", Class::Translated, "maximum_qos = 0"),
@@ -272,7 +272,6 @@ const CASES: &[(&str, &str, Class, &str)] = &[
 /// Options that this version refuses, or ignores with a notice, although the table has a translation.
 const NOT_YET: &[&str] = &[
     "bind_interface",
-    "mount_point",
     "http_dir",
     "proxy_protocol_v2_require_tls",
     "auth_plugin",
@@ -384,6 +383,24 @@ fn values_of_an_option_reach_the_listener_before_it() {
     assert_eq!(of.listeners[0].connections_max, 3);
     assert!(of.listeners[1].websocket.has_path("/anything"));
     assert!(matches!(of.listeners[2].bind, Bind::Path(_)));
+}
+
+#[test]
+fn a_mount_point_belongs_to_its_listener_and_one_that_no_topic_may_begin_with_is_refused_by_line() {
+    let of = settings("listener 1883 127.0.0.1\nlistener 1884 127.0.0.1\nmount_point site7/\n");
+    let mount_points: Vec<_> = of.listeners.iter().map(|of| of.mount_point.as_deref()).collect();
+    assert_eq!(mount_points, [None, Some("site7/")]);
+    let long = "x".repeat(1_025);
+    for (mount_point, reason) in
+        [("a/+/", "wildcard"), ("#", "wildcard"), ("$SYS/", "begins with $"), (&long, "1,024")]
+    {
+        let translation = translated(&format!("listener 1883\nmount_point {mount_point}\n"));
+        let judged = &translation.lines[1];
+        assert!(judged.number == 2 && judged.what.contains(reason), "{judged:?}");
+        assert_eq!(judged.class, Class::Refused);
+    }
+    let twice = translated("listener 1883\nmount_point a/\nmount_point b/\n");
+    assert!(twice.lines[2].what.contains("also set at"), "{:?}", twice.lines);
 }
 
 #[test]
