@@ -12,13 +12,14 @@ use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::access::cache::Decided;
+use crate::access::go_auth::{self, Field};
 use crate::access::server::{self, Answered, Server};
 use crate::access::{AccessError, Control, Notify};
 use crate::base::atomic::AtomicU64;
 use crate::base::clock::Now;
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
-use crate::config::{self, OnFailure};
+use crate::config::{self, OnFailure, Params, ServerAnswer};
 
 #[cfg(test)]
 mod tests;
@@ -45,6 +46,8 @@ pub(super) struct Counts {
 /// The server that is asked.
 pub(super) struct Authorizer {
     server: Server,
+    /// The server that knows who may do everything.
+    superusers: Option<Server>,
     settings: config::Authorization,
 }
 
@@ -106,6 +109,15 @@ struct Said {
     expires_in_s: Option<u32>,
 }
 
+fn said(answered: &Answered) -> Result<Said, String> {
+    match answered.status {
+        200 => serde_json::from_str(&answered.text)
+            .map_err(|error| format!("the answer is not in the expected form: {error}")),
+        401 | 403 => Ok(Said { allow: false, expires_in_s: None }),
+        status => Err(format!("the server answered with status {status}")),
+    }
+}
+
 impl Authorizer {
     /// None if no server is configured.
     pub fn open(settings: &config::Authorization) -> Result<Option<Arc<Self>>, AccessError> {
@@ -116,19 +128,66 @@ impl Authorizer {
         let (url_key, ca_key) = ("access.authorization.url", "access.authorization.ca");
         let access = server::Access { url_key, url, ca_key, ca, timeout_ms: *timeout_ms };
         let server = Server::open(&access).map_err(AccessError)?;
-        Ok(Some(Arc::new(Self { server, settings: settings.clone() })))
+        let (url_key, url) = ("access.authorization.superuser_url", &settings.superuser_url);
+        let superusers = match url.is_empty() {
+            true => None,
+            false => {
+                let access = server::Access { url_key, url, ..access };
+                Some(Server::open(&access).map_err(AccessError)?)
+            }
+        };
+        Ok(Some(Arc::new(Self { server, superusers, settings: settings.clone() })))
+    }
+
+    /// Whether the server is asked, too, if a rule denies something.
+    #[inline]
+    pub fn is_asked_after_rules(&self) -> bool {
+        self.settings.after_rules
+    }
+
+    /// Asks a server made for go-auth, and then whether the user may do everything.
+    fn ask_go_auth(&self, question: &Question) -> Result<Said, String> {
+        let (params, answer) = (self.settings.params, self.settings.answer);
+        let user = ("username", Field::Text(question.username.as_deref().unwrap_or_default()));
+        let full;
+        let topic = match &question.share {
+            Some(share) => {
+                full = format!("$share/{share}/{}", question.topic);
+                &full
+            }
+            None => &*question.topic,
+        };
+        let acc = match question.action {
+            Action::Publish => go_auth::WRITE,
+            Action::Subscribe => go_auth::SUBSCRIBE,
+        };
+        let client = ("clientid", Field::Text(&question.client_identifier));
+        let fields = [user, client, ("topic", Field::Text(topic)), ("acc", Field::Number(acc))];
+        let (kind, body) = go_auth::question(params, &fields);
+        let allows = |server: &Server, kind: &str, body: &str| {
+            let answered = server.post_as(kind, body, ANSWER_BYTES_MAX)?;
+            match answer {
+                ServerAnswer::Ringmq => said(&answered),
+                _ => Ok(Said { allow: go_auth::is_yes(answer, &answered)?, expires_in_s: None }),
+            }
+        };
+        let said = allows(&self.server, kind, &body)?;
+        match (&self.superusers, &question.username) {
+            (Some(superusers), Some(user)) if !said.allow => {
+                let (kind, body) = go_auth::question(params, &[("username", Field::Text(user))]);
+                allows(superusers, kind, &body)
+            }
+            _ => Ok(said),
+        }
     }
 
     /// Asks the server and waits for it: never called on the thread of a core.
     fn ask(&self, question: &Question) -> Result<Said, String> {
-        let body = serde_json::to_string(question).expect("texts are JSON");
-        let Answered { status, text, .. } = self.server.post(&body, ANSWER_BYTES_MAX)?;
-        match status {
-            200 => serde_json::from_str(&text)
-                .map_err(|error| format!("the answer is not in the expected form: {error}")),
-            401 | 403 => Ok(Said { allow: false, expires_in_s: None }),
-            status => Err(format!("the server answered with status {status}")),
+        if self.settings.params != Params::Ringmq {
+            return self.ask_go_auth(question);
         }
+        let body = serde_json::to_string(question).expect("texts are JSON");
+        said(&self.server.post(&body, ANSWER_BYTES_MAX)?)
     }
 
     /// The decision that an answer, or the lack of one, makes.

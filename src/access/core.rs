@@ -484,7 +484,9 @@ impl Access for CoreAccess {
         self.steps += rules.steps(&sections, will.topic);
         let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
         let verdict = rules.decide(&sections, &subject, &wish);
-        verdict.qos.is_some() || is_granted && verdict.by.is_none()
+        // Something else that allowed it at CONNECT counts where no rule decides, or where it is asked after the rules.
+        let overrules = snapshot.authorizer.as_ref().is_some_and(|of| of.is_asked_after_rules());
+        verdict.qos.is_some() || is_granted && (verdict.by.is_none() || overrules)
     }
 
     fn withdrawn(&mut self, exchange: u64) -> Option<ReasonCode> {

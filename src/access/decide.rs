@@ -55,7 +55,12 @@ impl<'a> Asked<'a> {
             *steps += rules.steps(self.sections, text);
             let verdict = rules.decide(self.sections, subject, wish);
             if verdict.by.is_some() {
-                return decision(verdict.qos);
+                return match (verdict.qos, self.authorizer) {
+                    (None, Some(authorizer)) if authorizer.is_asked_after_rules() => {
+                        Verdict::Undecided(authorizer)
+                    }
+                    (qos, _) => decision(qos),
+                };
             }
         }
         if let Some(grants) = self.grants {

@@ -26,6 +26,8 @@ mod dynamic_security;
 #[cfg(not(feature = "dynamic-security"))]
 #[path = "dynamic_security_absent.rs"]
 mod dynamic_security;
+#[cfg(feature = "http-hook")]
+mod go_auth;
 mod grants;
 mod later;
 mod methods;
@@ -449,11 +451,18 @@ fn merged(
 
 impl Files {
     fn read(access: &config::Access) -> Result<Self, AccessError> {
+        let asks_further = access.authorization.after_rules;
         let rules = match configured(&access.acl_file) {
-            Some(path) => Some(Arc::new(read_rules(path, access.acl_format)?)),
+            Some(path) => {
+                let mut rules = read_rules(path, access.acl_format)?;
+                if asks_further {
+                    rules.decide_whole();
+                }
+                Some(Arc::new(rules))
+            }
             None => None,
         };
-        if access.acl_format == AclFormat::Mosquitto {
+        if access.acl_format == AclFormat::Mosquitto && !asks_further {
             check_decides_alone(access, "access.acl_format = \"mosquitto\"")?;
         }
         if access.has_dynamic_security() {

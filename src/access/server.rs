@@ -76,8 +76,12 @@ impl Server {
 
     /// Sends JSON, and waits for an answer of at most `bytes_max`: never called on the thread of a core.
     pub fn post(&self, body: &str, bytes_max: u64) -> Result<Answered, String> {
-        let mut request =
-            self.agent.post(&self.target.url).header("Content-Type", "application/json");
+        self.post_as("application/json", body, bytes_max)
+    }
+
+    /// Sends a body of this type, and waits for an answer of at most `bytes_max`: never called on the thread of a core.
+    pub fn post_as(&self, kind: &str, body: &str, bytes_max: u64) -> Result<Answered, String> {
+        let mut request = self.agent.post(&self.target.url).header("Content-Type", kind);
         if let Some(authorization) = &self.target.authorization {
             request = request.header("Authorization", authorization);
         }

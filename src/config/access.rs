@@ -292,6 +292,12 @@ pub struct Http {
     pub cache_max: u32,
     /// Decision if the server does not answer.
     pub on_failure: OnFailure,
+    /// What the server is sent.
+    pub params: Params,
+    /// What the server answers.
+    pub answer: ServerAnswer,
+    /// Whether the server is asked, too, if a user has another password in the file or the database.
+    pub after_passwords: bool,
 }
 
 impl Default for Http {
@@ -303,6 +309,9 @@ impl Default for Http {
             cache_s: 60,
             cache_max: 10_000,
             on_failure: OnFailure::Deny,
+            params: Params::Ringmq,
+            answer: ServerAnswer::Ringmq,
+            after_passwords: false,
         }
     }
 }
@@ -326,6 +335,14 @@ pub struct Authorization {
     pub cache_max: u32,
     /// Decision if the server does not answer.
     pub on_failure: OnFailure,
+    /// What the server is sent.
+    pub params: Params,
+    /// What the server answers.
+    pub answer: ServerAnswer,
+    /// URL that is asked whether a user may do everything, if the other one denies something; empty for none.
+    pub superuser_url: String,
+    /// Whether the server is asked, too, if a rule denies something.
+    pub after_rules: bool,
 }
 
 impl Default for Authorization {
@@ -337,8 +354,40 @@ impl Default for Authorization {
             cache_s: 60,
             cache_max: 10_000,
             on_failure: OnFailure::Deny,
+            params: Params::Ringmq,
+            answer: ServerAnswer::Ringmq,
+            superuser_url: String::new(),
+            after_rules: false,
         }
     }
+}
+
+/// What an HTTP server is sent.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Params {
+    /// JSON with the names of this broker.
+    #[default]
+    Ringmq,
+    /// JSON with the names of Mosquitto's plugin go-auth.
+    Json,
+    /// A form with these names.
+    Form,
+}
+
+/// What an HTTP server answers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ServerAnswer {
+    /// `{"allow": true}`.
+    #[default]
+    Ringmq,
+    /// A status.
+    Status,
+    /// `{"ok": true}`.
+    Json,
+    /// `ok`.
+    Text,
 }
 
 /// Decision if the HTTP server does not answer.

@@ -35,7 +35,8 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use access::{
-    Access, AclFormat, Anonymous, Authorization, Database, Hashing, Http, Jwt, OnFailure, TokenIn,
+    Access, AclFormat, Anonymous, Authorization, Database, Hashing, Http, Jwt, OnFailure, Params,
+    ServerAnswer, TokenIn,
 };
 pub use address::Addresses;
 pub use admin::{Admin, AdminAccess, AdminBind, AdminTls, Role, Scrapers};

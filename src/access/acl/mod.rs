@@ -165,6 +165,11 @@ impl Rules {
         mosquitto::parse(text, file)
     }
 
+    /// Subscriptions are allowed or refused whole: something else is asked about those that are refused.
+    pub fn decide_whole(&mut self) {
+        self.is_filtering = false;
+    }
+
     /// Whether subscriptions are granted whatever they match, and filtered by topic.
     pub fn is_filtering(&self) -> bool {
         self.is_filtering

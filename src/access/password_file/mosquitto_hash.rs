@@ -1,5 +1,6 @@
 //! Hashes of Mosquitto's password files. `$6$SALT$HASH` is the base64 of SHA-512 over password and salt, which is not
-//! what crypt(3) calls `$6$`; `$7$ITERATIONS$SALT$HASH` is PBKDF2-HMAC-SHA-512.
+//! what crypt(3) calls `$6$`; `$7$ITERATIONS$SALT$HASH`, or `PBKDF2$sha512$ITERATIONS$SALT$HASH` of the plugin go-auth, is
+//! PBKDF2-HMAC-SHA-512.
 //!
 //! Both are fast to guess. [`protect`] makes `$6$SALT$` and `$7$ITERATIONS$SALT$`, followed by the hash of Argon2id of
 //! the 64 bytes that Mosquitto would store: the password need not be known, and is as hard to guess as any other.
@@ -15,6 +16,9 @@ use subtle::ConstantTimeEq;
 use super::PasswordError;
 use super::hash::{self, NoMemory};
 use crate::config::Hashing;
+
+/// How hashes of the plugin go-auth begin: otherwise they are as `$7$`.
+const GO_AUTH: &str = "PBKDF2$sha512$";
 
 const HASH_BYTES: usize = digest::SHA512_OUTPUT_LEN;
 
@@ -62,14 +66,15 @@ pub(super) fn check(text: &str) -> Result<(), &'static str> {
 }
 
 fn parse(text: &str) -> Result<Hash<'_>, &'static str> {
-    let (iterations, rest) = match (text.strip_prefix("$6$"), text.strip_prefix("$7$")) {
+    let of_pbkdf2 = text.strip_prefix("$7$").or_else(|| text.strip_prefix(GO_AUTH));
+    let (iterations, rest) = match (text.strip_prefix("$6$"), of_pbkdf2) {
         (Some(rest), _) => (None, rest),
         (_, Some(rest)) => {
             let (iterations, rest) = rest.split_once('$').ok_or(EXPECTED)?;
             let iterations = iterations.parse().ok().and_then(NonZeroU32::new);
             let iterations = iterations.filter(|number| number.get() <= ITERATIONS_MAX);
-            let iterations =
-                iterations.ok_or("the iterations of a $7$ hash are a number from 1 to 10000000")?;
+            let iterations = iterations
+                .ok_or("the iterations of a hash of PBKDF2 are a number from 1 to 10000000")?;
             (Some(iterations), rest)
         }
         _ => return Err(EXPECTED),
@@ -77,12 +82,12 @@ fn parse(text: &str) -> Result<Hash<'_>, &'static str> {
     let (salt, stored) = rest.split_once('$').ok_or(EXPECTED)?;
     let prefix = &text[..text.len() - stored.len()];
     let salt = BASE64.decode(salt).ok().filter(|salt| (1..=SALT_BYTES_MAX).contains(&salt.len()));
-    let salt = salt.ok_or("the salt of a $6$ or $7$ hash is not base64")?;
+    let salt = salt.ok_or("the salt of a $6$, $7$ or PBKDF2$ hash is not base64")?;
     let stored = match hash::is_phc(stored) {
         true => Stored::Protected(stored),
         false => {
             let bytes = BASE64.decode(stored).ok().and_then(|bytes| bytes.try_into().ok());
-            Stored::Plain(bytes.ok_or("a $6$ or $7$ hash has 64 bytes in base64")?)
+            Stored::Plain(bytes.ok_or("a $6$, $7$ or PBKDF2$ hash has 64 bytes in base64")?)
         }
     };
     Ok(Hash { iterations, salt, stored, prefix })

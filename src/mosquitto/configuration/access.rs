@@ -3,7 +3,7 @@
 use super::listener::{self, unless_false};
 use super::syntax::Line;
 use super::translation::{Effect, Outcome, Translator};
-use super::{ignored, refused};
+use super::{go_auth, ignored, refused};
 
 /// The plugin of dynamic security, and its file, among the options.
 const DYNAMIC_SECURITY: &str = "mosquitto_dynamic_security";
@@ -22,6 +22,8 @@ pub(super) enum Plugin {
     DynamicSecurity,
     /// A store in an SQLite database.
     PersistSqlite,
+    /// Passwords and rules in files, and a server.
+    GoAuth,
     /// A plugin that is refused.
     Refused,
 }
@@ -138,12 +140,7 @@ fn take_plugin(translator: &mut Translator, path: &str, place: usize) -> Outcome
             translator.options.insert("persist_sqlite".to_owned(), place);
             (Plugin::PersistSqlite, Ok(Effect::Noted("the database is imported".to_owned())))
         }
-        "go_auth" => (
-            Plugin::Refused,
-            refused(
-                "the plugin go-auth is not supported by this version; see docs/access.md for HTTP servers and files",
-            ),
-        ),
+        "go_auth" => (Plugin::GoAuth, go_auth::take_plugin(translator, place)),
         _ => (
             Plugin::Refused,
             refused(format!(
@@ -174,6 +171,7 @@ fn take_plugin_option(translator: &mut Translator, line: &Line, place: usize) ->
         (Plugin::PersistSqlite, "sync" | "flush_period" | "page_size") => {
             ignored("what is acknowledged is on disk; storage.sync has the alternatives")
         }
+        (Plugin::GoAuth, _) => go_auth::take(translator, line, name, place),
         (Plugin::Refused, _) => refused("an option of a plugin that is refused"),
         _ => refused("the plugin has no such option; correct the name, or remove the line"),
     }
@@ -195,6 +193,9 @@ pub(super) fn finish(translator: &mut Translator) {
     translator.set("access.anonymous", anonymous, by);
     let has_passwords = finish_file(translator, "password_file", "access.password_file");
     let has_dynamic_security = finish_dynamic_security(translator);
+    if go_auth::finish(translator) {
+        return;
+    }
     let Some(rules) = finish_file(translator, "acl_file", "access.acl_file") else { return };
     if has_dynamic_security {
         translator.outcomes[rules] = refused(

@@ -4,6 +4,7 @@
 mod access;
 mod bridge;
 pub mod convert;
+mod go_auth;
 mod limits;
 mod listener;
 pub mod options;

@@ -163,7 +163,7 @@ const CASES: &[(&str, &str, Class, &str)] = &[
         Class::Translated,
         "as password_file",
     ),
-    ("", "auth_plugin /usr/share/mosquitto/go-auth.so", Class::Refused, "go-auth"),
+    ("", "auth_plugin /usr/share/mosquitto/go-auth.so", Class::Refused, "auth_opt_backends"),
     (
         DYNAMIC,
         "plugin_opt_config_file /etc/d.json",
@@ -401,6 +401,41 @@ fn a_mount_point_belongs_to_its_listener_and_one_that_no_topic_may_begin_with_is
     }
     let twice = translated("listener 1883\nmount_point a/\nmount_point b/\n");
     assert!(twice.lines[2].what.contains("also set at"), "{:?}", twice.lines);
+}
+
+#[test]
+fn backends_of_go_auth_become_files_and_a_server_that_is_asked_after_them() {
+    let plugin = "listener 1883\nauth_plugin /x/go-auth.so\n";
+    let files = "auth_opt_files_password_path /p\nauth_opt_files_acl_path /a\n";
+    let http = "auth_opt_http_host h\nauth_opt_http_port 8080\nauth_opt_http_getuser_uri /user\n\
+                auth_opt_http_superuser_uri super\nauth_opt_http_aclcheck_uri /acl\n";
+    let of = settings(&format!("{plugin}auth_opt_backends files\n{files}")).access;
+    assert_eq!((of.password_file, of.acl_file), (PathBuf::from("/p"), PathBuf::from("/a")));
+    assert!(of.http.url.is_empty() && of.authorization.url.is_empty());
+    let text = format!("{plugin}auth_opt_backends files, http\n{files}{http}");
+    let of = settings(&text).access;
+    assert_eq!((&*of.http.url, of.http.after_passwords), ("http://h:8080/user", true));
+    assert_eq!((of.http.cache_s, of.http.timeout_ms), (0, 5_000));
+    let rights = &of.authorization;
+    assert_eq!((&*rights.url, rights.after_rules), ("http://h:8080/acl", true));
+    assert_eq!(rights.superuser_url, "http://h:8080/super");
+    let of = settings(&format!(
+        "{text}auth_opt_cache true\nauth_opt_auth_cache_seconds 300\nauth_opt_http_with_tls true\n"
+    ));
+    assert_eq!((&*of.access.http.url, of.access.http.cache_s), ("https://h:8080/user", 300));
+    assert_eq!(of.access.authorization.cache_s, 30);
+    for (lines, place, what) in [
+        ("", 1, "auth_opt_backends"),
+        ("auth_opt_backends mysql\n", 2, "\"mysql\" is not supported"),
+        ("auth_opt_backends files\n", 2, "auth_opt_files_password_path"),
+        ("auth_opt_backends http\n", 2, "auth_opt_http_host"),
+        ("auth_opt_backends http\nauth_opt_hasher bcrypt\n", 3, "pbkdf2 or argon2id"),
+        ("auth_opt_backends http\nauth_opt_http_bakends 1\n", 3, "no such option"),
+    ] {
+        let translation = translated(&format!("{plugin}{lines}"));
+        let judged = &translation.lines[place];
+        assert!(judged.class == Class::Refused && judged.what.contains(what), "{judged:?}");
+    }
 }
 
 #[test]

@@ -14,13 +14,14 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use ring::hmac;
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Known, Method, Step, Workers, job};
+use super::{Answer, Known, Method, Outcome, Step, Workers, job};
 use crate::access::AccessError;
-use crate::access::password_file::Passwords;
+use crate::access::go_auth::{self, Field};
+use crate::access::password_file::{NoMemory, Passwords};
 use crate::access::server::{self, Answered, Server};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
-use crate::config::{Http, OnFailure};
+use crate::config::{Http, OnFailure, Params, ServerAnswer};
 use crate::engine::{Cause, Credentials, Rejection};
 use crate::wire::ReasonCode;
 
@@ -39,14 +40,31 @@ pub(super) fn open(settings: &Http) -> Result<Option<Arc<dyn Method>>, AccessErr
 impl Method for AskServer {
     fn begin(&self, who: &Credentials<'_>, passwords: &Arc<Passwords>) -> Option<Step> {
         let user: Box<str> = who.username?.into();
-        if passwords.user(&user).is_some() {
+        let has_password = passwords.user(&user).is_some();
+        if has_password && !self.0.settings.after_passwords {
             return None;
         }
         let (hook, client) = (Arc::clone(&self.0), Box::<str>::from(who.client_identifier));
         let password = who.password.map(<[u8]>::to_vec);
         let address = who.address.map(|address| address.ip());
-        let ask = move || hook.ask(user, &client, password.as_deref(), address);
-        Some(Step::Pending(Workers::Network, job(ask)))
+        if !has_password {
+            let ask = move || hook.ask(user, &client, password.as_deref(), address);
+            return Some(Step::Pending(Workers::Network, job(ask)));
+        }
+        let passwords = Arc::clone(passwords);
+        let verify = move || match passwords.verify(&user, password.as_deref().unwrap_or_default())
+        {
+            Ok(true) => {
+                let entry = passwords.user(&user).cloned();
+                Outcome::Answer(Ok(Known { entry, ..Known::user(user) }))
+            }
+            // Without memory for the hash, the server decides.
+            Ok(false) | Err(NoMemory) => {
+                let ask = move || hook.ask(user, &client, password.as_deref(), address);
+                Outcome::Then(Workers::Network, job(ask))
+            }
+        };
+        Some(Step::Pending(Workers::Processor, Box::new(verify)))
     }
 
     fn reload(&self, _: &Passwords) -> Result<Option<Arc<dyn Method>>, AccessError> {
@@ -94,8 +112,8 @@ struct Said {
     expires_in_s: Option<u32>,
 }
 
-/// Outcome of a request.
-enum Outcome {
+/// What has come of a request.
+enum Asked {
     Said(Said),
     Failed(String),
 }
@@ -153,17 +171,23 @@ impl Hook {
                 .map(|password| BASE64.encode(password)),
             address,
         };
-        match self.send(&question) {
-            Outcome::Said(Said { allow: true, expires_in_s }) => {
+        let asked = match self.settings.params {
+            Params::Ringmq => self.send(&question),
+            Params::Json | Params::Form => {
+                self.send_as_go_auth(client_identifier, &username, password)
+            }
+        };
+        match asked {
+            Asked::Said(Said { allow: true, expires_in_s }) => {
                 let valid_for = expires_in_s.map(|s| Duration::from_secs(s.into()));
                 let known = Known { user: Some(username), valid_for, ..Known::default() };
                 self.cache.insert(name, &known, &self.settings);
                 Ok(known)
             }
-            Outcome::Said(Said { allow: false, .. }) => {
+            Asked::Said(Said { allow: false, .. }) => {
                 Err(Rejection::new(ReasonCode::BadUserNameOrPassword, Cause::DeniedByServer))
             }
-            Outcome::Failed(error) => {
+            Asked::Failed(error) => {
                 let on_failure = self.settings.on_failure;
                 rated!(
                     warn,
@@ -184,20 +208,44 @@ impl Hook {
         }
     }
 
-    fn send(&self, question: &Question<'_>) -> Outcome {
-        let failed = |error: &dyn std::fmt::Display| Outcome::Failed(error.to_string());
-        let body = serde_json::to_string(question).expect("texts and numbers are JSON");
-        let Answered { status, text, .. } = match self.server.post(&body, ANSWER_BYTES_MAX) {
+    /// Asks a server made for go-auth.
+    fn send_as_go_auth(&self, client: &str, user: &str, password: Option<&[u8]>) -> Asked {
+        let fields = [
+            ("username", Field::Text(user)),
+            ("password", Field::Bytes(password.unwrap_or_default())),
+            ("clientid", Field::Text(client)),
+        ];
+        let (kind, body) = go_auth::question(self.settings.params, &fields);
+        let answered = match self.server.post_as(kind, &body, ANSWER_BYTES_MAX) {
             Ok(answered) => answered,
-            Err(error) => return Outcome::Failed(error),
+            Err(error) => return Asked::Failed(error),
         };
+        match self.settings.answer {
+            ServerAnswer::Ringmq => Self::said(&answered),
+            answer => match go_auth::is_yes(answer, &answered) {
+                Ok(allow) => Asked::Said(Said { allow, expires_in_s: None }),
+                Err(error) => Asked::Failed(error),
+            },
+        }
+    }
+
+    fn send(&self, question: &Question<'_>) -> Asked {
+        let body = serde_json::to_string(question).expect("texts and numbers are JSON");
+        match self.server.post(&body, ANSWER_BYTES_MAX) {
+            Ok(answered) => Self::said(&answered),
+            Err(error) => Asked::Failed(error),
+        }
+    }
+
+    fn said(Answered { status, text, .. }: &Answered) -> Asked {
+        let failed = |error: &dyn std::fmt::Display| Asked::Failed(error.to_string());
         match status {
             200 => {}
-            401 | 403 => return Outcome::Said(Said { allow: false, expires_in_s: None }),
+            401 | 403 => return Asked::Said(Said { allow: false, expires_in_s: None }),
             status => return failed(&format_args!("the server answered with status {status}")),
         }
-        match serde_json::from_str(&text) {
-            Ok(said) => Outcome::Said(said),
+        match serde_json::from_str(text) {
+            Ok(said) => Asked::Said(said),
             Err(error) => failed(&format_args!("the answer is not in the expected form: {error}")),
         }
     }
