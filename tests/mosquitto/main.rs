@@ -1,5 +1,15 @@
 //! A broker in the place of Mosquitto, as seen by scripts: its files, its flags, its signals.
 
+#[cfg(all(
+    unix,
+    feature = "tls",
+    feature = "websocket",
+    feature = "store",
+    feature = "admin",
+    feature = "dynamic-security"
+))]
+mod users;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -115,7 +125,7 @@ fn files_as_users_have_them_are_taken_whole_or_refused_by_line() {
         ("test-broker.conf", 0, "0 refused"),
         ("dashboard.conf", 0, "admin.listen = [\"unix\", \"127.0.0.1:9883\"]"),
         ("bridge.conf", 1, "bridge.conf:4: refused: connection cloud -> bridges"),
-        ("rules.conf", 1, "rules.conf:5: refused: auth_plugin /usr/share/mosquitto/go-auth.so"),
+        ("rules.conf", 1, "rules.conf:5: refused: auth_plugin /usr/share/mosquitto/auth-plug.so"),
     ] {
         let answer = output(&["mosquitto", "check", &file(name)]);
         let text = stdout(&answer) + &stderr(&answer);
@@ -238,10 +248,22 @@ fn in_the_background_it_serves_after_the_command_has_ended() {
 
 /// CONNECT of a client with this Protocol Level, Client Identifier and User Name, and the bytes of CONNACK.
 fn connack(port: u16, level: u8, client: &str, user: Option<&str>) -> Vec<u8> {
+    connack_to(port, level, client, user, None)
+}
+
+/// The same of a client with a password.
+fn connack_to(
+    port: u16,
+    level: u8,
+    client: &str,
+    user: Option<&str>,
+    password: Option<&str>,
+) -> Vec<u8> {
     let mut body = vec![0, 4, b'M', b'Q', b'T', b'T', level, 0x02, 0, 60];
     body[7] |= if user.is_some() { 0x80 } else { 0 };
+    body[7] |= if password.is_some() { 0x40 } else { 0 };
     body.extend((level == 5).then_some(0));
-    for text in [Some(client), user].into_iter().flatten() {
+    for text in [Some(client), user, password].into_iter().flatten() {
         body.extend((text.len() as u16).to_be_bytes());
         body.extend(text.as_bytes());
     }
