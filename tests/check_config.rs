@@ -55,6 +55,18 @@ fn check_config_finds_every_problem_that_prevents_a_start() {
     let unix = |path: &str, more: &str| {
         format!("[[listeners]]\nbind = \"unix:{path}\"\ntransport = \"unix\"\n{more}")
     };
+    #[cfg(feature = "bridge")]
+    let bridge = |keys: &str, tls: &str| {
+        format!(
+            "[[bridges]]\nname = \"a\"\nservers = [\"mqtts://127.0.0.1:9\"]\nusername = \"u\"\n{keys}\n\
+             [bridges.tls]\n{tls}[[bridges.out]]\nfilter = \"#\"\n"
+        )
+    };
+    #[cfg(feature = "bridge")]
+    let client =
+        |certificate: &str, key: &str| format!("certificate = {certificate:?}\nkey = {key:?}\n");
+    #[cfg(feature = "bridge")]
+    let empty = folder.write("empty", "");
     let cases = [
         (
             "a certificate that is not there",
@@ -90,6 +102,20 @@ fn check_config_finds_every_problem_that_prevents_a_start() {
             "no-such",
         ),
         ("a path that is too long", unix(&folder.path(&"x".repeat(120)), ""), "too long"),
+        #[cfg(feature = "bridge")]
+        (
+            "a password of a bridge",
+            bridge("password_file = \"/nonexistent/p\"", ""),
+            "/nonexistent/p",
+        ),
+        #[cfg(feature = "bridge")]
+        ("an empty one", bridge(&format!("password_file = {empty:?}"), ""), "write the password"),
+        #[cfg(feature = "bridge")]
+        ("an authority of a bridge", bridge("", "ca = \"/none.pem\"\n"), "tls.ca /none.pem"),
+        #[cfg(feature = "bridge")]
+        ("a certificate of a bridge", bridge("", &client(&broken, &good_key)), "tls.certificate"),
+        #[cfg(feature = "bridge")]
+        ("a key of a bridge", bridge("", &client(&good, &good)), "tls.key"),
         ("processors that are not there", "cores = \"0,1023\"\n".to_owned(), "1023"),
         ("a file for a folder", format!("[storage]\ndata = \"{file}/data\"\n"), "file"),
         (

@@ -136,6 +136,8 @@ impl From<ServerError> for Failure {
             ServerError::ListenAdmin(..) => Exit::Listen,
             #[cfg(feature = "admin")]
             ServerError::Admin(_) => Exit::Configuration,
+            #[cfg(feature = "bridge")]
+            ServerError::Bridges(_) => Exit::Configuration,
             ServerError::Descriptors(_) => Exit::Descriptors,
             ServerError::Placement(_)
             | ServerError::DynamicSecurity(..)

@@ -95,9 +95,11 @@ fn is_foreign(name: &str) -> bool {
 }
 
 fn unknown(name: &str, known: &[(String, String, Value)]) -> ConfigError {
-    if name.starts_with(&variable_of(keys::WEBHOOKS)) {
-        let what = format!("{name}: no variable sets [[webhooks]]; write them to a file");
-        return ConfigError::at(keys::WEBHOOKS, what);
+    for list in [keys::WEBHOOKS, keys::BRIDGES] {
+        if name.starts_with(&variable_of(list)) {
+            let what = format!("{name}: no variable sets [[{list}]]; write them to a file");
+            return ConfigError::at(list, what);
+        }
     }
     if name.starts_with(&variable_of(keys::LISTENERS)) {
         let what = format!(

@@ -13,8 +13,11 @@ pub const LISTENERS: &str = "listeners";
 /// The key of the list of webhooks.
 pub const WEBHOOKS: &str = "webhooks";
 
+/// The key of the list of bridges.
+pub const BRIDGES: &str = "bridges";
+
 /// Keys of lists of tables, which several files may extend and no environment variable sets.
-pub(super) const LISTS: [&str; 2] = [LISTENERS, WEBHOOKS];
+pub(super) const LISTS: [&str; 3] = [LISTENERS, WEBHOOKS, BRIDGES];
 
 /// Keys, and tables of keys, that a reload changes.
 const LIVE: &[&str] = &[
@@ -58,6 +61,7 @@ const NEEDS_RESTART: &[&str] = &[
     "log.to",
     "log.topics",
     "log.connections",
+    BRIDGES,
 ];
 
 /// Whether a reload changes a key.

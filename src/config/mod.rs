@@ -4,6 +4,7 @@
 mod access;
 mod address;
 mod admin;
+pub mod bridge;
 mod configuration;
 mod deserializer;
 mod document;
@@ -40,6 +41,7 @@ pub use access::{
 };
 pub use address::Addresses;
 pub use admin::{Admin, AdminAccess, AdminBind, AdminTls, Role, Scrapers};
+pub use bridge::Bridge;
 pub use configuration::{Configuration, Entry, Origin};
 pub use error::ConfigError;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
@@ -104,6 +106,8 @@ pub struct Settings {
     pub admin: Admin,
     /// Events that are reported to HTTP servers.
     pub webhooks: Vec<Webhook>,
+    /// Other brokers of which this one is a client.
+    pub bridges: Vec<Bridge>,
     /// Telemetry by OTLP.
     pub telemetry: Telemetry,
     /// The numbers of listeners.
@@ -135,6 +139,7 @@ impl Default for Settings {
             protection: Protection::default(),
             admin: Admin::default(),
             webhooks: Vec::new(),
+            bridges: Vec::new(),
             telemetry: Telemetry::default(),
             listener_numbers: ListenerNumbers::default(),
         }
@@ -190,6 +195,8 @@ impl Settings {
         self.check_admin().or_else(|what| error("admin", &what))?;
         webhook::check(&self.webhooks)
             .or_else(|(number, what)| error(&keys::of_table(keys::WEBHOOKS, number), &what))?;
+        bridge::check(&self.bridges)
+            .or_else(|(number, what)| error(&keys::of_table(keys::BRIDGES, number), &what))?;
         self.telemetry.check().or_else(|what| error("telemetry.endpoint", &what))?;
         if self.free_bind && !cfg!(target_os = "linux") {
             return error(

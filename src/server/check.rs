@@ -28,6 +28,8 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
         settings.every_listener().filter_map(|listener| certificates::check(&listener).err()),
     );
     found.extend(crate::webhooks::check(settings).err().map(ServerError::Webhooks));
+    #[cfg(feature = "bridge")]
+    found.extend(super::bridge_files::check(settings).err().map(ServerError::Bridges));
     for listener in settings.every_listener() {
         if let Err(error) = listen::check(settings, &listener) {
             found.push(ServerError::Listen(listener.bind, error));

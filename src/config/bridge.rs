@@ -1,0 +1,250 @@
+//! Bridges: other brokers of which the broker is a client, and the topics that go to them and come from them.
+
+mod check;
+mod server;
+#[cfg(all(test, feature = "bridge"))]
+mod tests;
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use super::number::between;
+use crate::wire;
+pub(super) use check::check;
+pub use server::Server;
+
+/// One bridge: a connection to another broker.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct Bridge {
+    /// Name, by which the log and the session of the bridge are known; unique.
+    pub name: String,
+    /// Addresses of the other broker, tried in this order.
+    pub servers: Vec<Server>,
+    /// Protocol version.
+    #[serde(default)]
+    pub version: Version,
+    /// Client Identifier at the other broker; empty for that of [`Bridge::client_identifier`].
+    #[serde(default)]
+    pub client_identifier: String,
+    /// User Name at the other broker; empty for none.
+    #[serde(default)]
+    pub username: String,
+    /// File with the Password, read for each connection; empty for none.
+    #[serde(default)]
+    pub password_file: PathBuf,
+    /// Whether each connection begins a new session at the other broker.
+    #[serde(default)]
+    pub clean_start: bool,
+    /// Seconds that the other broker is asked to keep the session without a connection (MQTT 5.0).
+    #[serde(default = "session_expiry_s", deserialize_with = "between::<_, _, 0, 4_294_967_295>")]
+    pub session_expiry_s: u32,
+    /// Keep Alive in seconds.
+    #[serde(default = "keep_alive_s", deserialize_with = "between::<_, _, 5, 65_535>")]
+    pub keep_alive_s: u16,
+    /// User by whose rules messages come in and go out; empty for none.
+    #[serde(default)]
+    pub user: String,
+    /// Which retained messages go to the other broker.
+    #[serde(default)]
+    pub retained: Retained,
+    /// Brokers that a message may have passed at most.
+    #[serde(default = "hops_max", deserialize_with = "between::<_, _, 1, 64>")]
+    pub hops_max: u8,
+    /// Options of TLS; none: the defaults for servers with TLS.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<BridgeTls>,
+    /// When a connection is made again.
+    #[serde(default)]
+    pub reconnect: Reconnect,
+    /// Messages that go to the other broker.
+    #[serde(default, rename = "out")]
+    pub outgoing: Vec<OutRule>,
+    /// Messages that come from the other broker.
+    #[serde(default, rename = "in")]
+    pub incoming: Vec<InRule>,
+}
+
+fn session_expiry_s() -> u32 {
+    604_800
+}
+
+fn keep_alive_s() -> u16 {
+    60
+}
+
+fn hops_max() -> u8 {
+    8
+}
+
+/// The highest QoS that there is.
+fn any_qos() -> u8 {
+    2
+}
+
+impl Bridge {
+    /// The Client Identifier on a machine of this host name.
+    pub fn client_identifier(&self, host: &str) -> String {
+        match self.client_identifier.is_empty() {
+            true => format!("ringmq-{host}-{}", self.name),
+            false => self.client_identifier.clone(),
+        }
+    }
+
+    /// Whether the connection uses TLS: all servers do, or none.
+    pub fn has_tls(&self) -> bool {
+        self.servers.iter().any(|server| server.has_tls)
+    }
+}
+
+/// Protocol version of a bridge.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub enum Version {
+    /// MQTT 5.0, or 3.1.1 where the other broker refuses it.
+    #[default]
+    #[serde(rename = "auto")]
+    Auto,
+    /// MQTT 5.0.
+    #[serde(rename = "5", alias = "5.0")]
+    V5,
+    /// MQTT 3.1.1.
+    #[serde(rename = "3.1.1")]
+    V311,
+    /// MQTT 3.1.
+    #[serde(rename = "3.1")]
+    V31,
+}
+
+impl Version {
+    /// The versions to try, one after the other.
+    pub fn attempts(self) -> &'static [wire::Version] {
+        match self {
+            Self::Auto => &[wire::Version::V5, wire::Version::V311],
+            Self::V5 => &[wire::Version::V5],
+            Self::V311 => &[wire::Version::V311],
+            Self::V31 => &[wire::Version::V31],
+        }
+    }
+}
+
+/// Which retained messages go to the other broker.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Retained {
+    /// All when the other broker has no session of the bridge; then those that are published.
+    #[default]
+    Initial,
+    /// All at each connection; then those that are published.
+    Always,
+    /// Those that are published.
+    Live,
+    /// Those that are published, without the flag RETAIN.
+    Clear,
+}
+
+/// TLS of a bridge.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct BridgeTls {
+    /// Certificate authorities of the other broker.
+    pub ca: Authorities,
+    /// PEM file with the client certificate and intermediate certificates; empty for none.
+    pub certificate: PathBuf,
+    /// PEM file with the key of the certificate; empty for none.
+    pub key: PathBuf,
+    /// Protocols offered by ALPN (RFC 7301); empty for none.
+    pub alpn: Vec<String>,
+    /// Name for SNI, and in the certificate of the other broker; empty for the host of the server.
+    pub server_name: String,
+}
+
+/// Certificate authorities of the other broker.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Authorities {
+    /// Those of this machine.
+    #[default]
+    System,
+    /// Those in a PEM file.
+    File(PathBuf),
+}
+
+impl<'de> Deserialize<'de> for Authorities {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        match text.as_str() {
+            "" => Err(de::Error::custom("expected \"system\" or a PEM file")),
+            "system" => Ok(Self::System),
+            _ => Ok(Self::File(text.into())),
+        }
+    }
+}
+
+impl Serialize for Authorities {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::System => serializer.serialize_str("system"),
+            Self::File(file) => file.serialize(serializer),
+        }
+    }
+}
+
+/// When a connection is made again.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(default, deny_unknown_fields)]
+pub struct Reconnect {
+    /// Milliseconds before the first attempt.
+    #[serde(deserialize_with = "between::<_, _, 10, 60_000>")]
+    pub first_ms: u32,
+    /// Seconds before an attempt at most.
+    #[serde(deserialize_with = "between::<_, _, 1, 86_400>")]
+    pub most_s: u32,
+    /// Seconds after which a connection counts as stable, so that the next attempt is a first one.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub stable_s: u32,
+}
+
+impl Default for Reconnect {
+    fn default() -> Self {
+        Self { first_ms: 500, most_s: 60, stable_s: 30 }
+    }
+}
+
+/// Messages of this broker that go to the other one.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct OutRule {
+    /// Topic Filter of topics at this broker.
+    pub filter: String,
+    /// Highest QoS with which they go.
+    #[serde(default = "any_qos", deserialize_with = "between::<_, _, 0, 2>")]
+    pub qos_max: u8,
+    /// Beginning that is taken off the topic.
+    #[serde(default)]
+    pub local_prefix: String,
+    /// Beginning that is put before the topic at the other broker.
+    #[serde(default)]
+    pub remote_prefix: String,
+}
+
+/// Messages of the other broker that come to this one.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields)]
+pub struct InRule {
+    /// Topic Filter of topics at the other broker.
+    pub filter: String,
+    /// QoS of the subscription there.
+    #[serde(default = "any_qos", deserialize_with = "between::<_, _, 0, 2>")]
+    pub qos: u8,
+    /// Beginning that is put before the topic at this broker.
+    #[serde(default)]
+    pub local_prefix: String,
+    /// Beginning that is taken off the topic of the other broker.
+    #[serde(default)]
+    pub remote_prefix: String,
+}
+
+/// Whether topics that begin so are those of a broker about itself, `$SYS` and `$CONTROL`, which no bridge carries.
+pub fn is_of_broker(topic: &str) -> bool {
+    topic.starts_with('$') && matches!(topic.split('/').next(), Some("$SYS" | "$CONTROL"))
+}
