@@ -19,6 +19,8 @@ pub(super) struct Client {
     /// Needed only until the client is authenticated.
     pub asking: Option<Box<Asking>>,
     pub is_authenticated: bool,
+    /// No rule applies to the client: it is a bridge whose configuration names no user.
+    pub is_exempt: bool,
     pub user: Option<Box<str>>,
     /// Entry of the user with whose password the client authenticated.
     pub entry: Option<Arc<User>>,
@@ -67,6 +69,7 @@ impl Client {
             (None, Some(rules)) => rules.lets_publish_all(&self.sections),
             (None, None) => self.grants.is_none() && snapshot.authorizer.is_none(),
         };
+        self.publishes_all |= self.is_exempt;
         self.decisions = Decisions::default();
     }
 }

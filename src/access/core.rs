@@ -217,7 +217,10 @@ impl CoreAccess {
         }
         let client = known(&mut self.clients, who.exchange);
         client.refresh(snapshot, who);
-        let Client { sections, user, grants, question, .. } = client;
+        let Client { sections, user, grants, question, is_exempt, .. } = client;
+        if *is_exempt {
+            return Decision::Allowed(qos);
+        }
         let asked = Asked { rules, security, sections, grants: grants.as_ref(), authorizer };
         let wish = Wish::Subscribe { filter, qos };
         let authorizer = match asked.decide(&subject(user.as_deref(), who), &wish, &mut self.steps)
@@ -275,6 +278,27 @@ impl Access for CoreAccess {
         let snapshot = self.snapshot.load();
         let step = snapshot.methods.begin(who, &snapshot.passwords);
         self.process(now, exchange, step)
+    }
+
+    fn admit_bridge(
+        &mut self,
+        exchange: u64,
+        client_identifier: &str,
+        user: Option<Box<str>>,
+    ) -> Authentication {
+        let slot = exchange as u32 as usize;
+        if self.clients.len() <= slot {
+            self.clients.resize_with(slot + 1, || None);
+        }
+        // A bridge counts for no user: it is one connection, which the configuration bounds.
+        self.clients[slot] = Some(Box::new(Client {
+            exchange,
+            is_exempt: user.is_none(),
+            user: user.clone(),
+            client_identifier: client_identifier.into(),
+            ..Client::default()
+        }));
+        Authentication::Granted(Grant { user, ..Grant::default() })
     }
 
     fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
@@ -395,6 +419,15 @@ impl Access for CoreAccess {
 
     fn coverage(&mut self, who: &Identity<'_>, filter: &str) -> Coverage {
         let snapshot = self.snapshot.load();
+        let is_exempt = |client: &Client| client.exchange == who.exchange && client.is_exempt;
+        if self
+            .clients
+            .get(who.exchange as u32 as usize)
+            .and_then(Option::as_deref)
+            .is_some_and(is_exempt)
+        {
+            return Coverage::Whole;
+        }
         if let Some(security) = &snapshot.security {
             let client = known(&mut self.clients, who.exchange);
             let subject = subject(client.user.as_deref(), who);

@@ -9,6 +9,7 @@ use flume::{Receiver, Sender};
 use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
 use crate::config::Settings;
+use crate::control::bridge::{BridgeCommand, Dialed};
 use crate::control::listener::Handed;
 use crate::control::question::Question;
 use crate::control::webhooks::Tap;
@@ -33,6 +34,8 @@ pub enum Command {
         /// The way back.
         reply: Reply<()>,
     },
+    /// Serve a connection that a bridge has opened to another broker. The core that refuses it drops it.
+    Adopt(Box<Dialed>),
     /// A command that the core's engine executes.
     Engine(EngineCommand),
 }
@@ -43,6 +46,17 @@ pub enum EngineCommand {
     /// Check the credentials and subscriptions of all clients against the access rules in force. The reply is given
     /// when all have been checked.
     CheckAccess(Reply<AccessChecked>),
+    /// A command about the connection of a bridge.
+    Bridge(BridgeCommand),
+    /// Publish the state of a bridge, retained, on a topic below `$SYS`, unless these topics are switched off.
+    PublishState {
+        /// The topic.
+        topic: Box<str>,
+        /// The state.
+        payload: Box<[u8]>,
+        /// The way back.
+        reply: Reply<()>,
+    },
     /// A question or a command of an operator.
     Ask(Question),
     /// New settings, which hold from the next decision on. Limits that depend on the machine are resolved.
@@ -94,10 +108,13 @@ impl Command {
             Self::Probe(reply) => reply.refuse(refused),
             Self::Statistics { reply, .. } => reply.refuse(refused),
             Self::Listen { reply, .. } => reply.refuse(refused),
+            Self::Adopt(_) => {}
             Self::Engine(EngineCommand::CheckAccess(reply)) => reply.refuse(refused),
+            Self::Engine(EngineCommand::Bridge(command)) => command.reply.refuse(refused),
             Self::Engine(EngineCommand::Ask(question)) => question.refuse(refused),
             Self::Engine(
                 EngineCommand::Configure { reply, .. }
+                | EngineCommand::PublishState { reply, .. }
                 | EngineCommand::Policies { reply, .. }
                 | EngineCommand::Webhooks { reply, .. },
             ) => reply.refuse(refused),

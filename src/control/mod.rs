@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `command` | typed commands to a core, and their typed replies |
+//! | `bridge` | connections of bridges to other brokers |
 //! | `question`, `answer` | questions and commands of an operator, and their answers |
 //! | `span` | sampled messages, on their way to the exporter of telemetry |
 //! | `trace` | packets of some clients, on their way to an operator |
@@ -24,6 +25,7 @@
 
 #[cfg(feature = "admin")]
 pub mod answer;
+pub mod bridge;
 mod command;
 pub mod listener;
 pub mod log;

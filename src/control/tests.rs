@@ -27,6 +27,7 @@ impl Core {
             commands += 1;
             match command {
                 Command::Probe(reply) => reply.send(()),
+                Command::Adopt(_) => {}
                 Command::Statistics { empty, reply } => {
                     reply.send(Statistics { recording: empty, metrics: Default::default() });
                 }
@@ -34,8 +35,10 @@ impl Core {
                     reply.send(AccessChecked::default());
                 }
                 Command::Engine(EngineCommand::Ask(question)) => question.refuse(Refused::Busy),
+                Command::Engine(EngineCommand::Bridge(command)) => command.reply.send(false),
                 Command::Engine(
                     EngineCommand::Configure { reply, .. }
+                    | EngineCommand::PublishState { reply, .. }
                     | EngineCommand::Policies { reply, .. }
                     | EngineCommand::Webhooks { reply, .. },
                 )

@@ -125,6 +125,8 @@ causes! {
     ClientCertificate "client-certificate";
     /// The WebSocket request was refused, or a frame is invalid.
     WebSocket "websocket";
+    /// A bridge cannot work with the other broker.
+    Bridge "bridge";
     /// The PROXY header is invalid.
     Proxy "proxy-header";
     /// The TLS keys have encrypted as much as they may.
@@ -149,6 +151,8 @@ causes! {
     ByOperator "disconnected-by-operator";
     /// An operator has removed the listener together with its clients.
     ListenerClosed "listener-closed";
+    /// An operator has stopped the bridge.
+    BridgeStopped "bridge-stopped";
     /// The broker stops.
     Shutdown "shutdown";
     /// Nothing can be sent to the client any more.

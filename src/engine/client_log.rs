@@ -139,6 +139,7 @@ impl<'a> From<&'a Fault> for Why<'a> {
             Layer::Tls => Cause::Tls,
             Layer::ClientCertificate => Cause::ClientCertificate,
             Layer::WebSocket => Cause::WebSocket,
+            Layer::Bridge => Cause::Bridge,
         };
         Self { detail: Some(&fault.what), ..cause.into() }
     }

@@ -7,6 +7,7 @@ use crate::base::latencies::Recording;
 use crate::base::metrics::Turn;
 use crate::base::notifier::Signal;
 use crate::config::Uring;
+use crate::control::bridge::Dialed;
 use crate::control::listener::Handed;
 use crate::control::stop::Stop;
 use crate::control::{Command, Inbox, Reply, Statistics};
@@ -52,6 +53,8 @@ pub struct Core<S> {
     /// Signals and commands from other threads.
     inbox: Inbox,
     /// Changes of the listeners, which the executor makes.
+    /// Connections that bridges have opened.
+    dialed: Vec<Box<Dialed>>,
     listening: Vec<(Handed, Reply<()>)>,
     /// A command for statistics, which is answered at the end of the turn.
     asked: Option<(Box<Recording>, Reply<Statistics>)>,
@@ -90,6 +93,7 @@ impl<S> Core<S> {
             stop,
             inbox,
             listening: Vec::new(),
+            dialed: Vec::new(),
             asked: None,
             #[cfg(feature = "store")]
             store_client: None,
@@ -182,6 +186,7 @@ impl<S> Core<S> {
             Command::Probe(reply) => reply.send(()),
             Command::Statistics { empty, reply } => self.asked = Some((empty, reply)),
             Command::Listen { change, reply } => self.listening.push((change, reply)),
+            Command::Adopt(dialed) => self.dialed.push(dialed),
             Command::Engine(command) => self.engine.handle_command(self.now, command),
         }
     }
@@ -190,6 +195,12 @@ impl<S> Core<S> {
     #[inline]
     pub fn next_listener_change(&mut self) -> Option<(Handed, Reply<()>)> {
         self.listening.pop()
+    }
+
+    /// The next connection that a bridge has opened.
+    #[inline]
+    pub fn next_dialed(&mut self) -> Option<Box<Dialed>> {
+        self.dialed.pop()
     }
 
     /// Takes what other threads and other cores have sent; returns the sockets that arrive from other cores.

@@ -17,6 +17,7 @@ use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
 use crate::base::waker::Waker;
+use crate::control::bridge::Dialed;
 use crate::engine::HandedOver;
 use crate::executor::kernel_tls::{KernelTlsSockets, kernel};
 use crate::executor::lingering::Lingerers;
@@ -452,6 +453,14 @@ impl Sockets for Executor {
     fn adopt(&mut self, moving: Moving<std::net::TcpStream>) -> io::Result<()> {
         let Moving { socket, handed_over } = moving;
         if let Ok(id) = self.core.engine.handle_handed_over(self.core.now, *handed_over) {
+            self.watch(TcpStream::from_std(socket), id);
+        }
+        Ok(())
+    }
+
+    fn adopt_dialed(&mut self, dialed: Dialed) -> io::Result<()> {
+        let Dialed { socket, transport, bytes } = dialed;
+        if let Ok(id) = self.core.engine.handle_dialed(self.core.now, transport, bytes) {
             self.watch(TcpStream::from_std(socket), id);
         }
         Ok(())

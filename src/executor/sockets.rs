@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::send_buffer::SendBuffer;
+use crate::control::bridge::Dialed;
 use crate::control::listener::ListenerChange;
 use crate::engine::{Action, HandedOver};
 use crate::executor::mesh::Moving;
@@ -21,6 +22,9 @@ pub(super) trait Sockets {
 
     /// Adopts a connection that another core has accepted.
     fn adopt(&mut self, moving: Moving<Self::Socket>) -> io::Result<()>;
+
+    /// Adopts a connection that a bridge has opened.
+    fn adopt_dialed(&mut self, dialed: Dialed) -> io::Result<()>;
 
     /// Accepts connections on another socket.
     fn listen(&mut self, listener: Listener) -> io::Result<()>;
@@ -63,6 +67,9 @@ pub(super) trait Sockets {
     fn receive(&mut self) -> io::Result<()> {
         for moving in self.core().receive() {
             self.adopt(moving)?;
+        }
+        while let Some(dialed) = self.core().next_dialed() {
+            self.adopt_dialed(*dialed)?;
         }
         while let Some((change, reply)) = self.core().next_listener_change() {
             let Some(ListenerChange { open, close }) = change.take() else { continue };

@@ -65,6 +65,15 @@ impl Inbound {
         self.unlogged.remove(&identifier.get());
     }
 
+    /// The identifiers between PUBREC and PUBREL.
+    #[cfg(feature = "bridge")]
+    pub fn identifiers(&self) -> Vec<PacketIdentifier> {
+        self.identifiers
+            .iter()
+            .filter_map(|&identifier| PacketIdentifier::new(identifier))
+            .collect()
+    }
+
     /// Handles PUBREL; returns false when the identifier is unknown.
     pub fn release(&mut self, identifier: PacketIdentifier) -> bool {
         self.note_logged(identifier);

@@ -144,6 +144,7 @@ impl ListenerPolicy {
                 let is_forwarded = rules.trusts(address);
                 Box::new(WebSocket::begin(rules, is_forwarded, self.tls.is_some()))
             }),
+            bridge: None,
             waiting: VecDeque::new(),
             said: Vec::new(),
         };

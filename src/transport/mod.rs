@@ -10,6 +10,11 @@
 //! library draws randomness itself and reads the time of day for tickets and expiry: TLS is not replayed by
 //! simulations.
 
+#[cfg(feature = "bridge")]
+pub mod bridge;
+#[cfg(not(feature = "bridge"))]
+#[path = "bridge_absent.rs"]
+pub mod bridge;
 mod ciphers;
 #[cfg(feature = "websocket")]
 mod frames;
@@ -34,6 +39,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use self::bridge::FarEnd;
 pub use self::ciphers::{Cipher, Ciphers};
 use self::tls::{Keys, Tls};
 use self::websocket::WebSocket;
@@ -62,6 +68,8 @@ pub enum Layer {
     ClientCertificate,
     /// WebSocket and its HTTP request.
     WebSocket,
+    /// The connection of a bridge to another broker.
+    Bridge,
 }
 
 impl Layer {
@@ -72,6 +80,7 @@ impl Layer {
             Self::Tls => "TLS",
             Self::ClientCertificate => "client certificate",
             Self::WebSocket => "WebSocket",
+            Self::Bridge => "bridge",
         }
     }
 }
@@ -178,6 +187,8 @@ pub struct Transport {
     proxy: Option<proxy::Header>,
     tls: Option<Box<Tls>>,
     websocket: Option<Box<WebSocket>>,
+    /// The far end is a broker, of which a bridge is the client.
+    bridge: Option<Box<FarEnd>>,
     /// Bytes from the socket that are not processed yet.
     waiting: VecDeque<u8>,
     /// Bytes of TLS for the socket, sent before all others.
@@ -200,6 +211,9 @@ impl Transport {
             bytes = &bytes[used..];
         }
         let Scratch { plain, records, between, .. } = scratch;
+        if let Some(bridge) = &mut self.bridge {
+            return bridge.receive(bytes, records, between, plain);
+        }
         match (&mut self.tls, &mut self.websocket) {
             (None, None) => plain.extend_from_slice(bytes),
             (None, Some(websocket)) => websocket.receive(bytes, plain, &mut received)?,
@@ -215,6 +229,28 @@ impl Transport {
             }
         }
         Ok(received)
+    }
+
+    /// A connection to the far broker of a bridge.
+    pub fn to_far_broker(far_end: FarEnd) -> Self {
+        Self {
+            proxy: None,
+            tls: None,
+            websocket: None,
+            bridge: Some(Box::new(far_end)),
+            waiting: VecDeque::new(),
+            said: Vec::new(),
+        }
+    }
+
+    /// The way to the far broker, if it is the connection of a bridge.
+    pub fn bridge(&self) -> Option<&FarEnd> {
+        self.bridge.as_deref()
+    }
+
+    /// The same, to change it.
+    pub fn bridge_mut(&mut self) -> Option<&mut FarEnd> {
+        self.bridge.as_deref_mut()
     }
 
     /// Whether the PROXY header or HTTP request that has the client's address is still missing.
@@ -256,9 +292,10 @@ impl Transport {
         self.waiting.len()
     }
 
-    /// Whether bytes are kept for later.
+    /// Whether bytes are kept for later, or a bridge has input of its own.
     pub fn is_waiting(&self) -> bool {
         !self.waiting.is_empty()
+            || self.bridge.as_ref().is_some_and(|far_end| far_end.link().has_input())
     }
 
     /// Memory of bytes from the socket: those not processed yet, and incomplete headers, records and frames.
@@ -266,24 +303,30 @@ impl Transport {
         let header = self.proxy.as_ref().map_or(0, proxy::Header::bytes_held);
         let records = self.tls.as_ref().map_or(0, |tls| tls.bytes_held());
         let frames = self.websocket.as_ref().map_or(0, |websocket| websocket.bytes_held());
-        self.waiting.capacity() + header + records + frames
+        let far_end = self.bridge.as_ref().map_or(0, |far_end| far_end.bytes_held());
+        self.waiting.capacity() + header + records + frames + far_end
     }
 
     /// Approximate memory of the state.
     pub fn state_bytes(&self) -> usize {
         let tls = self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES);
-        tls + self.websocket.as_ref().map_or(0, |_| limits::WEBSOCKET_BYTES)
+        let websocket = self.websocket.as_ref().map_or(0, |_| limits::WEBSOCKET_BYTES);
+        tls + websocket + self.bridge.as_ref().map_or(0, |far_end| far_end.state_bytes())
     }
 
     /// Whether no layer is left.
     pub fn is_spent(&self) -> bool {
-        self.proxy.is_none() && self.tls.is_none() && self.websocket.is_none()
+        self.proxy.is_none()
+            && self.tls.is_none()
+            && self.websocket.is_none()
+            && self.bridge.is_none()
     }
 
     /// Whether a layer has bytes to send.
     pub fn has_something_to_say(&self) -> bool {
         !self.said.is_empty()
             || self.websocket.as_ref().is_some_and(|websocket| websocket.has_something_to_say())
+            || self.bridge.as_ref().is_some_and(|far_end| far_end.has_something_to_say())
     }
 
     /// Wraps MQTT in the layers, together with the bytes that the layers have to send. `spare` is an empty
@@ -294,6 +337,9 @@ impl Transport {
         mut spare: SendBuffer,
         scratch: &mut Scratch,
     ) -> (SendBuffer, SendBuffer) {
+        if let Some(bridge) = &mut self.bridge {
+            return bridge.wrap(mqtt, spare, &mut scratch.records);
+        }
         let mut head = std::mem::take(&mut scratch.between);
         if let Some(websocket) = &mut self.websocket {
             match websocket.has_frame_per_packet() && scratch.frame_each(&mut mqtt) {
@@ -329,6 +375,10 @@ impl Transport {
         let mqtt = mqtt.unwrap_or_default();
         let (mut last, mut rest) = self.wrap(mqtt, SendBuffer::default(), scratch);
         rest.clear();
+        if let Some(bridge) = &mut self.bridge {
+            bridge.close(&mut last);
+            return (!last.is_empty()).then_some(last);
+        }
         if let Some(websocket) = &mut self.websocket {
             rest.append(|out| websocket.write_close(out));
         }
@@ -346,6 +396,7 @@ impl Transport {
     /// Whether nothing can be sent any more.
     pub fn is_broken(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_over())
+            || self.bridge.as_ref().is_some_and(|far_end| far_end.is_broken())
     }
 
     /// Whether the kernel supports the cipher of the connection; none if kernel TLS is not configured.

@@ -85,6 +85,9 @@ impl Tls {
     }
 }
 
+/// The client's end of TLS.
+pub type ClientTls = Tls;
+
 /// The keys of a connection for kernel TLS.
 #[derive(Debug)]
 pub struct Keys(Infallible);

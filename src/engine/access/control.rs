@@ -157,6 +157,17 @@ impl AccessControl {
         authentication
     }
 
+    /// See [`Access::admit_bridge`].
+    #[cfg(feature = "bridge")]
+    pub fn admit_bridge(
+        &mut self,
+        exchange: u64,
+        client_identifier: &str,
+        user: Option<Box<str>>,
+    ) -> Authentication {
+        self.access.admit_bridge(exchange, client_identifier, user)
+    }
+
     /// See [`Access::proceed`].
     pub fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
         self.access.proceed(now, exchange, data)

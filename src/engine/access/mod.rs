@@ -162,6 +162,17 @@ pub trait Access: Send {
     /// the connection.
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication;
 
+    /// Admits a bridge, whose configuration says by which user's rules it is judged; none: no rule applies to it.
+    fn admit_bridge(
+        &mut self,
+        exchange: u64,
+        client_identifier: &str,
+        user: Option<Box<str>>,
+    ) -> Authentication {
+        let _ = (exchange, client_identifier);
+        Authentication::Granted(Grant { user, ..Grant::default() })
+    }
+
     /// Processes the next AUTH packet of an enhanced authentication.
     fn proceed(&mut self, now: Now, exchange: u64, data: &[u8]) -> Authentication {
         let _ = (now, exchange, data);

@@ -437,6 +437,11 @@ impl Connection {
         }
     }
 
+    /// Whether the far end is another broker, of which a bridge is the client.
+    pub fn has_far_broker(&self) -> bool {
+        self.transport.as_ref().is_some_and(|transport| transport.bridge().is_some())
+    }
+
     /// The address of the client, where it is known.
     pub fn address(&self) -> Option<SocketAddr> {
         self.address.get()

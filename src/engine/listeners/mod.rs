@@ -17,6 +17,9 @@ use crate::wire::Version;
 use handshake_queue::HandshakeQueue;
 use offload::OffloadQueue;
 
+/// Of the connections of bridges, which the broker has opened.
+pub(in crate::engine) const NO_LISTENER: u16 = u16::MAX;
+
 /// The listeners of one core. A connection takes one place of its listener from [`Self::admit`] to
 /// [`Self::release`].
 #[derive(Debug)]
@@ -132,7 +135,8 @@ impl Listeners {
 
     /// The address or path of a listener, for the log.
     pub fn name(&self, listener: u16) -> &str {
-        self.policy(listener).map_or("unnamed", ListenerPolicy::name)
+        let otherwise = if listener == NO_LISTENER { "bridge" } else { "unnamed" };
+        self.policy(listener).map_or(otherwise, ListenerPolicy::name)
     }
 
     fn policy(&self, listener: u16) -> Option<&ListenerPolicy> {

@@ -14,6 +14,7 @@ use crate::engine::{Config, Engine, sys_topics};
 use crate::resources::users::{Membership, QuotaExceeded};
 use crate::session::state::{DeliveryClass, Will};
 use crate::session::topic_alias::OutgoingAliases;
+use crate::transport::bridge::SESSION_PREFIX;
 use crate::wire::violation::Violation;
 use crate::wire::{self, Connect, Packet, PacketType, ReasonCode, Version};
 
@@ -190,8 +191,13 @@ impl Engine {
         }
         let authentication = {
             let replaces = self.sessions.connection_of(connect.client_identifier).map(exchange);
-            let who = credentials(&self.connections[id], connect, replaces);
-            self.access.authenticate(self.now, exchange(id), &who)
+            match self.authenticate_bridge(id, connect.client_identifier) {
+                Some(authentication) => authentication,
+                None => {
+                    let who = credentials(&self.connections[id], connect, replaces);
+                    self.access.authenticate(self.now, exchange(id), &who)
+                }
+            }
         };
         self.continue_authentication(id, authentication, frame, connect);
     }
@@ -267,7 +273,9 @@ impl Engine {
             "" => assigned_prefix(listener, &self.listeners, &self.config),
             given => given,
         };
-        if !client_identifier.starts_with(&mqtt.client_identifier_prefix)
+        let is_bridge = self.connections[id].has_far_broker();
+        if !client_identifier.starts_with(&mqtt.client_identifier_prefix) && !is_bridge
+            || client_identifier.starts_with(SESSION_PREFIX) && !is_bridge
             || connect.client_identifier.is_empty() && self.listeners.renames_clients(listener)
         {
             let reason = ReasonCode::ClientIdentifierNotValid;
@@ -394,6 +402,9 @@ impl Engine {
         self.report_connected(id, session, agreement);
         if session_present {
             self.begin_checking_rights(id, session, changes_hands);
+            if self.connections[id].has_far_broker() {
+                self.begin_bridge(id, session);
+            }
         }
         self.pump(id);
         let Self { listeners, connections, metrics, timers, now, .. } = self;

@@ -262,6 +262,8 @@ impl Engine {
             && under_way >= receive_maximum
             && under_way
                 >= usize::from(self.connections[id].announced(&self.config).receive_maximum)
+            // The far broker of a bridge may speak MQTT 3.
+            && !self.connections[id].has_far_broker()
         {
             return Err(Violation::ReceiveMaximumExceeded);
         }

@@ -142,6 +142,9 @@ pub(super) fn standing(
     if !is_behind(connection, behind_bytes, sessions) {
         return Standing::Fine;
     }
+    if connection.has_far_broker() {
+        return Standing::Stuck; // publishers never wait for a bridge
+    }
     let extra = connection.extra.get_or_insert_default();
     if extra.congestion.is_none() {
         let next_look = now.after(CHECK_INTERVAL);

@@ -17,12 +17,17 @@ impl Engine {
             return self.begin_sys_topics_after(0);
         }
         for topic in self.sys_topics.end() {
-            let (payload, passed_on, expires, qos) = (&[][..], &[][..], None, Qos::AtMostOnce);
-            let content = Content { topic: &topic, payload, passed_on, expires, qos };
-            // Nothing is stored, so that there is room.
-            let stored = self.retain(&content, None).ok();
-            self.route(&content, &Origin::default(), true, stored.as_ref());
+            self.publish_sys_topic(&topic, &[]);
         }
+    }
+
+    /// Publishes a topic of the broker's own, retained. An empty payload removes it.
+    pub(in crate::engine) fn publish_sys_topic(&mut self, topic: &str, payload: &[u8]) {
+        let (passed_on, expires, qos) = (&[][..], None, Qos::AtMostOnce);
+        let content = Content { topic, payload, passed_on, expires, qos };
+        // The server's own topics are a fixed few and not subject to the bound.
+        let stored = self.retain(&content, None).ok();
+        self.route(&content, &Origin::default(), true, stored.as_ref());
     }
 
     fn begin_sys_topics_after(&mut self, seconds: u64) {
@@ -48,16 +53,7 @@ impl Engine {
     pub(in crate::engine) fn take_metrics(&mut self, from: CoreId, metrics: Metrics) {
         let Some(reports) = self.sys_topics.add_report(from, metrics) else { return };
         for (topic, value) in self.sys_topics.changes(self.mesh.core(), &reports, self.now) {
-            let content = Content {
-                topic: &topic,
-                payload: value.as_bytes(),
-                passed_on: &[],
-                expires: None,
-                qos: Qos::AtMostOnce,
-            };
-            // The server's own topics are a fixed few and not subject to the bound.
-            let stored = self.retain(&content, None).ok();
-            self.route(&content, &Origin::default(), true, stored.as_ref());
+            self.publish_sys_topic(&topic, value.as_bytes());
         }
     }
 }

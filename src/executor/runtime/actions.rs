@@ -10,6 +10,7 @@ use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
 use crate::base::send_buffer::SendBuffer;
+use crate::control::bridge::Dialed;
 use crate::engine::HandedOver;
 use crate::executor::mesh::Moving;
 use crate::executor::sockets::Sockets;
@@ -19,6 +20,20 @@ use crate::executor::{Core, Listener, progress};
 pub(super) struct Borrowed<'a, R: Runtime> {
     pub shared: &'a Shared<R>,
     pub state: &'a mut State<R>,
+}
+
+impl<R: Runtime> Borrowed<'_, R> {
+    /// Serves a socket that another core has accepted, or a bridge has opened.
+    fn watch_adopted(&mut self, socket: TcpStream, id: ConnectionId) {
+        match R::adopt(socket.into()) {
+            Ok(stream) => watch(self.shared, self.state, stream, id),
+            Err(error) => {
+                rated!(warn, log_rate::now(), %error, "cannot register a connection; closing it");
+                let core = &mut self.state.core;
+                core.engine.handle_closed(core.now, id);
+            }
+        }
+    }
 }
 
 impl<R: Runtime> Sockets for Borrowed<'_, R> {
@@ -32,12 +47,16 @@ impl<R: Runtime> Sockets for Borrowed<'_, R> {
         let Moving { socket, handed_over } = moving;
         let core = &mut self.state.core;
         let Ok(id) = core.engine.handle_handed_over(core.now, *handed_over) else { return Ok(()) };
-        match R::adopt(socket.into()) {
-            Ok(stream) => watch(self.shared, self.state, stream, id),
-            Err(error) => {
-                rated!(warn, log_rate::now(), %error, "cannot register a connection; closing it");
-                core.engine.handle_closed(core.now, id);
-            }
+        self.watch_adopted(socket, id);
+        Ok(())
+    }
+
+    fn adopt_dialed(&mut self, dialed: Dialed) -> io::Result<()> {
+        let Dialed { socket, transport, bytes } = dialed;
+        let core = &mut self.state.core;
+        let dialed = core.engine.handle_dialed(core.now, transport, bytes);
+        if let Ok(id) = dialed {
+            self.watch_adopted(socket, id);
         }
         Ok(())
     }

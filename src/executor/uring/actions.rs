@@ -6,6 +6,7 @@ use super::Executor;
 use super::send::Way;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::send_buffer::SendBuffer;
+use crate::control::bridge::Dialed;
 use crate::engine::HandedOver;
 use crate::executor::mesh::Moving;
 use crate::executor::sockets::Sockets;
@@ -25,6 +26,10 @@ impl Sockets for Executor {
             Ok(id) => self.watch(file, id),
             Err(_) => self.close_file(file),
         }
+    }
+
+    fn adopt_dialed(&mut self, dialed: Dialed) -> io::Result<()> {
+        self.begin_adopting(dialed)
     }
 
     fn listen(&mut self, listener: Listener) -> io::Result<()> {

@@ -10,6 +10,7 @@
 
 mod accept;
 mod actions;
+mod adopt;
 pub mod buffers;
 mod close;
 mod kernel_tls;
@@ -32,6 +33,7 @@ use io_uring::squeue::{self, Flags};
 use io_uring::{cqueue, opcode, types};
 
 use self::accept::Accepts;
+use self::adopt::Adoptions;
 use self::close::{Leaving, Lingering};
 use self::operation::Operation;
 use self::ring::{Completion, Ring, Shape};
@@ -64,6 +66,7 @@ pub struct Executor {
     rings: Rings,
     accepts: Accepts,
     close_notify: CloseNotify,
+    adoptions: Adoptions,
     sockets: Sockets,
     /// The sockets that use kernel TLS.
     kernel_tls: KernelTlsSockets,
@@ -119,6 +122,7 @@ impl crate::executor::Executor for Executor {
             rings,
             accepts,
             close_notify: CloseNotify::default(),
+            adoptions: Adoptions::default(),
             sockets: Sockets::default(),
             kernel_tls: KernelTlsSockets::default(),
             lingering: HashMap::new(),
@@ -248,6 +252,7 @@ impl Executor {
             }
             Operation::CloseNotify(file) => self.close_notify_sent(file),
             Operation::Progress(file) => self.progressed(file, completion.result),
+            Operation::Adopt(number) => self.adopted(number, completion.result),
         }
     }
 
@@ -455,6 +460,7 @@ impl Drop for Executor {
         );
         std::mem::forget(std::mem::take(&mut self.sockets));
         std::mem::forget(std::mem::take(&mut self.close_notify));
+        std::mem::forget(std::mem::take(&mut self.adoptions));
         self.accepts.abandon();
     }
 }

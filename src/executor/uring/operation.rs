@@ -35,6 +35,8 @@ pub enum Operation {
     Progress(u32),
     /// Sending the TLS close_notify alert with kernel TLS.
     CloseNotify(u32),
+    /// Putting a bridge's socket into the table of direct descriptors.
+    Adopt(u32),
 }
 
 impl Operation {
@@ -57,6 +59,7 @@ impl Operation {
             Self::InstallDescriptor(file) => (13, file),
             Self::CloseNotify(file) => (14, file),
             Self::Progress(file) => (15, file),
+            Self::Adopt(number) => (16, number),
         };
         kind << 32 | u64::from(index)
     }
@@ -81,6 +84,7 @@ impl Operation {
             13 => Self::InstallDescriptor(index),
             14 => Self::CloseNotify(index),
             15 => Self::Progress(index),
+            16 => Self::Adopt(index),
             other => unreachable!("no operation has number {other}"),
         }
     }
@@ -109,6 +113,7 @@ mod tests {
             Operation::InstallDescriptor(13),
             Operation::CloseNotify(14),
             Operation::Progress(15),
+            Operation::Adopt(16),
         ];
         for operation in all {
             assert_eq!(Operation::of(operation.user_data()), operation);

@@ -4,10 +4,13 @@
 //! and only an incomplete record is kept.
 
 mod certificates;
+#[cfg(feature = "bridge")]
+mod client;
 #[cfg(test)]
 mod files_tests;
 mod judge;
 mod keys;
+mod records;
 mod server_config;
 #[cfg(test)]
 mod tests;
@@ -21,8 +24,11 @@ use rustls::unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedS
 use rustls::{HandshakeKind, ServerConfig};
 
 use self::certificates::identity_of;
+#[cfg(feature = "bridge")]
+pub use self::client::{ClientTls, ClientTlsConfig};
 use self::keys::cipher_of;
 pub use self::keys::{Key, Keys};
+use self::records::Records;
 use super::{Ciphers, Fault, Handshake, Layer, Offload, Received};
 use crate::base::identity::CertificateIdentity;
 use crate::base::limits::KERNEL_TLS_LOOKS_MAX;
@@ -48,13 +54,14 @@ const RECORD_BYTES_MAX: usize = RECORD_HEADER_BYTES + FRAGMENT_BYTES_MAX + 2_048
 /// Longest handshake message in several records; rustls refuses longer ones.
 const HANDSHAKE_BYTES_MAX: usize = 0xFFFF + RECORD_BYTES_MAX;
 
-/// TLS of one connection.
-pub struct Tls {
-    connection: UnbufferedServerConnection,
+/// TLS of one connection: the server's end, or the client's.
+pub struct Tls<C = UnbufferedServerConnection> {
+    connection: C,
     /// An incomplete record.
     incoming: Vec<u8>,
     phase: Phase,
-    identity_from: IdentityFrom,
+    /// What of the peer's certificate is its identity; none: nothing.
+    identity_from: Option<IdentityFrom>,
     identity: Option<Box<CertificateIdentity>>,
     /// Ciphers that kernel TLS supports; empty if it is not used.
     ciphers: Ciphers,
@@ -66,7 +73,7 @@ pub struct Tls {
     is_offloading: bool,
 }
 
-impl fmt::Debug for Tls {
+impl<C> fmt::Debug for Tls<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Tls").field("phase", &self.phase).finish_non_exhaustive()
     }
@@ -96,7 +103,7 @@ impl Tls {
             connection: UnbufferedServerConnection::new(config)?,
             incoming: Vec::new(),
             phase: Phase::Hello,
-            identity_from: settings.identity,
+            identity_from: Some(settings.identity),
             identity: None,
             ciphers,
             fragment_bytes_max: settings.record_bytes_max,
@@ -105,6 +112,72 @@ impl Tls {
         })
     }
 
+    /// See [`Transport::fits_kernel`](super::Transport::fits_kernel).
+    pub(super) fn fits_kernel(&self) -> Option<bool> {
+        if self.ciphers.is_empty() {
+            return None;
+        }
+        let cipher = self.connection.common().negotiated_cipher_suite().and_then(cipher_of);
+        Some(cipher.is_some_and(|cipher| self.ciphers.has(cipher)))
+    }
+
+    pub(super) fn check_kernel(&mut self, is_busy: bool) -> Offload {
+        self.looks += 1;
+        if self.phase != Phase::Open || self.looks > KERNEL_TLS_LOOKS_MAX {
+            return Offload::Never;
+        }
+        if is_busy || !self.incoming.is_empty() {
+            return Offload::Later;
+        }
+        self.is_offloading = true;
+        Offload::Ready
+    }
+
+    pub(super) fn is_offloading(&self) -> bool {
+        self.is_offloading
+    }
+
+    pub(super) fn stay(&mut self) {
+        self.is_offloading = false;
+    }
+
+    /// Extracts the keys, if all received records are complete and no answer is pending; a pending answer is
+    /// appended to `said`.
+    pub(super) fn take_keys(
+        mut self: Box<Self>,
+        said: &mut Vec<u8>,
+    ) -> Result<(Keys, Option<Box<CertificateIdentity>>), Box<Self>> {
+        let was_offloading = std::mem::take(&mut self.is_offloading);
+        let is_whole = self.phase == Phase::Open && self.incoming.is_empty();
+        if !was_offloading || !is_whole || self.answers_key_update(said) {
+            return Err(self);
+        }
+        let Self { connection, identity, .. } = *self;
+        let keys = Keys::of(connection).expect("its handshake is over and it has nothing to say");
+        Ok((keys, identity))
+    }
+
+    /// Whether a key update has to be answered; appends the answer to `said`. rustls has already updated the keys
+    /// when the client asked for it, but produces the answer only before the next record that is encrypted.
+    fn answers_key_update(&mut self, said: &mut Vec<u8>) -> bool {
+        if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
+            self.connection.process(&mut [])
+        {
+            // Fails for lack of room, but produces the answer.
+            let no_room = traffic.encrypt(&[0], &mut []);
+            debug_assert!(no_room.is_err());
+        }
+        if !self.connection.common().wants_write() {
+            return false;
+        }
+        let (mut nothing, mut received) = (Vec::new(), Received::default());
+        let said = self.process(&mut [], &mut nothing, said, &mut received);
+        debug_assert!(said.is_ok() && nothing.is_empty(), "nothing has come");
+        true
+    }
+}
+
+impl<C: Records> Tls<C> {
     /// Processes received bytes: appends plaintext to `plain`, and answers to `said`.
     pub(super) fn receive(
         &mut self,
@@ -162,7 +235,7 @@ impl Tls {
         let (mut used, plain_before) = (0, plain.len());
         loop {
             let UnbufferedStatus { mut discard, state, .. } =
-                self.connection.process_tls_records(&mut buffer[used..]);
+                self.connection.process(&mut buffer[used..]);
             let is_blocked = match state {
                 Err(error) => {
                     self.phase = Phase::Over;
@@ -214,18 +287,21 @@ impl Tls {
     /// Checks whether the handshake has completed. Refuses an expired client certificate: a ticket represents the
     /// certificate of the full handshake, whose expiry the library does not check at a resumption.
     fn check_end_of_handshake(&mut self, received: &mut Received) -> Result<(), Fault> {
-        if !self.is_handshaking() || self.connection.is_handshaking() {
+        if !self.is_handshaking() || self.connection.common().is_handshaking() {
             return Ok(());
         }
         self.phase = Phase::Open;
-        received.handshake = Some(match self.connection.handshake_kind() {
+        received.handshake = Some(match self.connection.common().handshake_kind() {
             Some(HandshakeKind::Resumed) => Handshake::Resumed,
             _ => Handshake::Full,
         });
-        let certificate = self.connection.peer_certificates().and_then(|chain| chain.first());
-        let Some(certificate) = certificate else { return Ok(()) };
+        let certificate =
+            self.connection.common().peer_certificates().and_then(|chain| chain.first());
+        let (Some(certificate), Some(identity_from)) = (certificate, self.identity_from) else {
+            return Ok(());
+        };
         let refused = |what: &str| Fault { layer: Layer::ClientCertificate, what: what.to_owned() };
-        let (identity, valid_for) = identity_of(certificate, self.identity_from)
+        let (identity, valid_for) = identity_of(certificate, identity_from)
             .ok_or_else(|| refused("its names and expiry cannot be read"))?;
         if valid_for.is_zero() {
             return Err(refused("it has expired since the full handshake"));
@@ -237,9 +313,9 @@ impl Tls {
 
     /// Collects the alert after a failure. `rest` is the unprocessed input, which rustls may refer to.
     fn collect_alert(&mut self, rest: &mut [u8], said: &mut Vec<u8>) {
-        while self.connection.wants_write()
+        while self.connection.common().wants_write()
             && let UnbufferedStatus { state: Ok(ConnectionState::EncodeTlsData(mut data)), .. } =
-                self.connection.process_tls_records(rest)
+                self.connection.process(rest)
         {
             encode(|out| data.encode(out), said);
         }
@@ -284,8 +360,7 @@ impl Tls {
         let records = plain.len() / usize::from(self.fragment_bytes_max) + 1;
         out.resize(begin + plain.len() + records * RECORD_EXTRA_BYTES, 0);
         // The incomplete record is passed because rustls may refer to it.
-        let UnbufferedStatus { state, .. } =
-            self.connection.process_tls_records(&mut self.incoming);
+        let UnbufferedStatus { state, .. } = self.connection.process(&mut self.incoming);
         let sealed = match state {
             Ok(ConnectionState::WriteTraffic(mut traffic)) => {
                 traffic.encrypt(plain, &mut out[begin..])
@@ -310,7 +385,7 @@ impl Tls {
         }
         self.phase = Phase::Over;
         if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
-            self.connection.process_tls_records(&mut self.incoming)
+            self.connection.process(&mut self.incoming)
         {
             let begin = out.len();
             out.resize(begin + RECORD_EXTRA_BYTES, 0);
@@ -330,70 +405,6 @@ impl Tls {
 
     pub(super) fn certificate_mut(&mut self) -> Option<&mut CertificateIdentity> {
         self.identity.as_deref_mut()
-    }
-
-    /// See [`Transport::fits_kernel`](super::Transport::fits_kernel).
-    pub(super) fn fits_kernel(&self) -> Option<bool> {
-        if self.ciphers.is_empty() {
-            return None;
-        }
-        let cipher = self.connection.negotiated_cipher_suite().and_then(cipher_of);
-        Some(cipher.is_some_and(|cipher| self.ciphers.has(cipher)))
-    }
-
-    pub(super) fn check_kernel(&mut self, is_busy: bool) -> Offload {
-        self.looks += 1;
-        if self.phase != Phase::Open || self.looks > KERNEL_TLS_LOOKS_MAX {
-            return Offload::Never;
-        }
-        if is_busy || !self.incoming.is_empty() {
-            return Offload::Later;
-        }
-        self.is_offloading = true;
-        Offload::Ready
-    }
-
-    pub(super) fn is_offloading(&self) -> bool {
-        self.is_offloading
-    }
-
-    pub(super) fn stay(&mut self) {
-        self.is_offloading = false;
-    }
-
-    /// Extracts the keys, if all received records are complete and no answer is pending; a pending answer is
-    /// appended to `said`.
-    pub(super) fn take_keys(
-        mut self: Box<Self>,
-        said: &mut Vec<u8>,
-    ) -> Result<(Keys, Option<Box<CertificateIdentity>>), Box<Self>> {
-        let was_offloading = std::mem::take(&mut self.is_offloading);
-        let is_whole = self.phase == Phase::Open && self.incoming.is_empty();
-        if !was_offloading || !is_whole || self.answers_key_update(said) {
-            return Err(self);
-        }
-        let Self { connection, identity, .. } = *self;
-        let keys = Keys::of(connection).expect("its handshake is over and it has nothing to say");
-        Ok((keys, identity))
-    }
-
-    /// Whether a key update has to be answered; appends the answer to `said`. rustls has already updated the keys
-    /// when the client asked for it, but produces the answer only before the next record that is encrypted.
-    fn answers_key_update(&mut self, said: &mut Vec<u8>) -> bool {
-        if let UnbufferedStatus { state: Ok(ConnectionState::WriteTraffic(mut traffic)), .. } =
-            self.connection.process_tls_records(&mut [])
-        {
-            // Fails for lack of room, but produces the answer.
-            let no_room = traffic.encrypt(&[0], &mut []);
-            debug_assert!(no_room.is_err());
-        }
-        if !self.connection.wants_write() {
-            return false;
-        }
-        let (mut nothing, mut received) = (Vec::new(), Received::default());
-        let said = self.process(&mut [], &mut nothing, said, &mut received);
-        debug_assert!(said.is_ok() && nothing.is_empty(), "nothing has come");
-        true
     }
 }
 

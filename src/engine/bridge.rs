@@ -1,0 +1,110 @@
+//! Bridges, as the engine serves them: clients whose far end is another broker
+//! ([`Link`](crate::transport::bridge::Link)). What differs from other clients is here.
+
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
+use crate::control::bridge::{BridgeAction, BridgeCommand};
+use crate::engine::connections::connection::{Connection, Phase};
+use crate::engine::connections::ending::Ending;
+use crate::engine::listeners::NO_LISTENER;
+use crate::engine::{Authentication, Engine, Refused};
+use crate::transport::Transport;
+use crate::transport::bridge::{FarEnd, Link};
+use crate::wire::ReasonCode;
+
+impl Engine {
+    /// A bridge has opened a connection to another broker. `bytes` are packets of the bridge's session, as if they had
+    /// been received. The executor reads the socket under the returned handle.
+    pub fn handle_dialed(
+        &mut self,
+        now: Now,
+        transport: Box<Transport>,
+        bytes: Vec<u8>,
+    ) -> Result<ConnectionId, Refused> {
+        self.set_now(now);
+        let generation = self.connections.next_generation();
+        let peer = Peer { address: None, listener: NO_LISTENER };
+        let mut connection = Connection::new(generation, peer.address, peer.listener, now);
+        connection.phase = Phase::Connecting { elsewhere: false, awaits_address: true };
+        connection.transport = Some(transport);
+        let limits = &self.config.limits;
+        let id = self.connections.add(connection, limits, &mut self.timers, now);
+        self.connections.mark_dirty(id);
+        if !bytes.is_empty() {
+            self.handle_mqtt(id, &bytes);
+        }
+        Ok(id)
+    }
+
+    /// Decides about CONNECT of a bridge: its configuration admits it. None for other clients.
+    pub(in crate::engine) fn authenticate_bridge(
+        &mut self,
+        id: ConnectionId,
+        client_identifier: &str,
+    ) -> Option<Authentication> {
+        let link = link_of(&self.connections[id])?;
+        let user = link.terms().user.clone();
+        Some(self.access.admit_bridge(exchange(id), client_identifier, user))
+    }
+
+    /// The session of a bridge is open: ends subscriptions that the configuration does not name any more, and QoS 2
+    /// exchanges that the far broker has forgotten.
+    pub(in crate::engine) fn begin_bridge(&mut self, id: ConnectionId, session: SessionId) {
+        let Some(link) = link_of(&self.connections[id]) else { return };
+        let terms = link.terms().clone();
+        if link.is_far_session_new() {
+            self.forget_received(session);
+        }
+        let held = self.sessions[session].subscriptions.clone();
+        let mut groups_left = Vec::new();
+        for filter in held {
+            let text = self.router.index().text(filter);
+            if !terms.out.local_filters().any(|(wanted, _)| wanted == text) {
+                self.unsubscribe_from(session, &text, &mut groups_left);
+            }
+        }
+    }
+
+    /// The far broker has no session from before: it uses Packet Identifiers anew that are between PUBREC and PUBREL
+    /// here.
+    fn forget_received(&mut self, session: SessionId) {
+        let Some(inbound) = &self.sessions[session].inbound else { return };
+        for identifier in inbound.identifiers() {
+            let Some(inbound) = &mut self.sessions[session].inbound else { return };
+            if inbound.release(identifier) {
+                self.durability.append_completed(&self.sessions, session, identifier);
+            }
+        }
+    }
+
+    /// Executes a command about the connection of a bridge, if its session is at home on this core.
+    pub(in crate::engine) fn command_bridge(&mut self, command: BridgeCommand) {
+        let BridgeCommand { session, action, reply } = command;
+        let id = self.sessions.connection_of(&session);
+        reply.send(id.is_some());
+        let Some(id) = id else { return };
+        match action {
+            BridgeAction::Close => {
+                let (reason, cause) =
+                    (ReasonCode::AdministrativeAction, super::Cause::BridgeStopped);
+                self.end_connection(id, Ending::Server(reason, cause));
+            }
+            BridgeAction::Tick => {
+                let ticked = self.connections.with_transport(id, |transport, _| {
+                    transport.bridge_mut().map_or(Ok(()), |far_end| far_end.link_mut().tick())
+                });
+                match ticked {
+                    Some(Err(fault)) => self.end_for_fault(id, fault),
+                    _ => {
+                        self.connections.mark_dirty(id);
+                        self.connections.mark_ready(id);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn link_of(connection: &Connection) -> Option<&Link> {
+    connection.transport.as_ref()?.bridge().map(FarEnd::link)
+}

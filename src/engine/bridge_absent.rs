@@ -1,0 +1,33 @@
+//! Replacement of bridges in a build without them: there are none.
+
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, SessionId};
+use crate::control::bridge::BridgeCommand;
+use crate::engine::{Authentication, Engine, Refused};
+use crate::transport::Transport;
+
+impl Engine {
+    /// Nobody opens such connections.
+    pub fn handle_dialed(
+        &mut self,
+        _now: Now,
+        _transport: Box<Transport>,
+        _bytes: Vec<u8>,
+    ) -> Result<ConnectionId, Refused> {
+        Err(Refused)
+    }
+
+    pub(in crate::engine) fn authenticate_bridge(
+        &mut self,
+        _id: ConnectionId,
+        _client_identifier: &str,
+    ) -> Option<Authentication> {
+        None
+    }
+
+    pub(in crate::engine) fn begin_bridge(&mut self, _id: ConnectionId, _session: SessionId) {}
+
+    pub(in crate::engine) fn command_bridge(&mut self, command: BridgeCommand) {
+        command.reply.send(false);
+    }
+}

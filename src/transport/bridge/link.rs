@@ -1,0 +1,614 @@
+//! One connection of a bridge, between the engine and the far broker.
+
+use std::sync::Arc;
+
+use super::acknowledgements::{Acknowledgements, convert, identifier_of};
+use super::mapping::{InMap, OutMap};
+use super::report::{Counters, Event, Report};
+use super::supervision::{Outcome, Supervision};
+use super::{path, session};
+use crate::base::send_buffer::SendBuffer;
+use crate::config::bridge::Retained;
+use crate::transport::{Fault, Layer};
+use crate::wire::{
+    self, Ack, Connack, Disconnect, Frame, PINGREQ, Packet, PacketType, Publish, PublishProperties,
+    Qos, ReasonCode, SubscriptionIdentifiers, UserProperties, Version,
+};
+
+/// What holds for all connections of a bridge.
+#[derive(Debug)]
+pub struct Terms {
+    /// Client Identifier of the session here: [`SESSION_PREFIX`](super::SESSION_PREFIX) and the name of the bridge.
+    pub session: Box<str>,
+    /// The user by whose rules the bridge may publish and subscribe here; none: no rule applies to it.
+    pub user: Option<Box<str>>,
+    /// Client Identifier at the far broker.
+    pub client_identifier: Box<str>,
+    /// Keep Alive in seconds.
+    pub keep_alive_s: u16,
+    /// Session Expiry Interval at the far broker in seconds.
+    pub session_expiry_s: u32,
+    /// When retained messages are sent to the far broker.
+    pub retained: Retained,
+    /// Most brokers that a message may have passed.
+    pub hops_max: usize,
+    /// Identifier of this broker in the path of messages.
+    pub broker: Box<str>,
+    /// Maximum Packet Size here.
+    pub packet_bytes_max: u32,
+    /// Receive Maximum here.
+    pub receive_maximum: u16,
+    /// What leaves.
+    pub out: OutMap,
+    /// What comes in.
+    pub r#in: InMap,
+}
+
+/// One attempt to connect to the far broker.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    /// Protocol version.
+    pub version: Version,
+    /// Whether bit 7 of the Protocol Version says before 5.0 that the client is a bridge.
+    pub is_bridge: bool,
+    /// What becomes of a session that the far broker has.
+    pub start: Start,
+    /// User Name.
+    pub username: Option<String>,
+    /// Password.
+    pub password: Option<Vec<u8>>,
+}
+
+/// What becomes of a session that the far broker has from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// It goes on.
+    Resume,
+    /// A new one takes its place.
+    Clean,
+    /// It ends, and the connection with it.
+    Discard,
+}
+
+/// What the far broker has said in CONNACK.
+#[derive(Clone, Debug)]
+pub(super) struct Far {
+    /// It has no session from before.
+    pub is_new: bool,
+    pub maximum_qos: Qos,
+    pub retain_available: bool,
+    pub receive_maximum: Option<u16>,
+    pub packet_bytes_max: Option<u32>,
+}
+
+impl Default for Far {
+    fn default() -> Self {
+        Self {
+            is_new: false,
+            maximum_qos: Qos::ExactlyOnce,
+            retain_available: true,
+            receive_maximum: None,
+            packet_bytes_max: None,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Without a far broker: only makes sure that the session exists with its subscriptions.
+    Registering,
+    /// CONNECT was sent to the far broker.
+    Connecting,
+    /// The far broker has accepted the connection; the session here is open, or about to be.
+    Open,
+    /// Nothing is sent any more.
+    Over,
+}
+
+/// One connection of a bridge.
+#[derive(Debug)]
+pub struct Link {
+    terms: Arc<Terms>,
+    attempt: Attempt,
+    report: Report,
+    phase: Phase,
+    far: Far,
+    acknowledgements: Acknowledgements,
+    supervision: Supervision,
+    /// The beginning of a packet of the far broker.
+    partial: Vec<u8>,
+    /// Packets of the link itself to the far broker.
+    to_far: Vec<u8>,
+    /// Packets of the link itself to the session.
+    to_session: Vec<u8>,
+    /// Memory for a topic that is mapped, and for User Properties that are changed.
+    topic: String,
+    properties: Vec<u8>,
+}
+
+impl Link {
+    /// A link without a far broker, which makes sure that the session has the subscriptions of the bridge, so that
+    /// messages are queued from then on. Also returns the first packets of the session.
+    pub fn register(terms: Arc<Terms>, report: Report) -> (Self, Vec<u8>) {
+        let attempt = Attempt {
+            version: Version::V5,
+            is_bridge: false,
+            start: Start::Resume,
+            username: None,
+            password: None,
+        };
+        let mut link = Self::new(terms, attempt, report, Phase::Registering);
+        let mut first = Vec::new();
+        // Retained messages are sent when the far broker is there.
+        link.far.is_new = false;
+        session::open(&link.terms, &link.far, &mut first);
+        link.phase = Phase::Registering;
+        (link, first)
+    }
+
+    /// A link that connects to the far broker.
+    pub fn connect(terms: Arc<Terms>, attempt: Attempt, report: Report) -> Self {
+        let mut link = Self::new(terms, attempt, report, Phase::Connecting);
+        session::connect(&link.terms, &link.attempt, &mut link.to_far);
+        link
+    }
+
+    fn new(terms: Arc<Terms>, attempt: Attempt, report: Report, phase: Phase) -> Self {
+        Self {
+            terms,
+            attempt,
+            report,
+            phase,
+            far: Far::default(),
+            acknowledgements: Acknowledgements::default(),
+            supervision: Supervision::default(),
+            partial: Vec::new(),
+            to_far: Vec::new(),
+            to_session: Vec::new(),
+            topic: String::new(),
+            properties: Vec::new(),
+        }
+    }
+
+    /// The reason why the connection is about to end; the first one counts.
+    pub fn end(&mut self, why: String) {
+        self.report.end(why);
+    }
+
+    /// What holds for the bridge.
+    pub fn terms(&self) -> &Arc<Terms> {
+        &self.terms
+    }
+
+    /// Whether the far broker has no session from before: QoS 2 exchanges that it had begun are over.
+    pub fn is_far_session_new(&self) -> bool {
+        self.phase == Phase::Open && self.far.is_new
+    }
+
+    /// Processes bytes of the far broker: appends packets of a client to `plain`.
+    pub fn receive(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
+        plain.append(&mut self.to_session);
+        if self.phase == Phase::Over {
+            return Ok(());
+        }
+        let outcome = match self.partial.is_empty() {
+            true => self.take_packets(bytes, plain).map(|used| {
+                self.partial.extend_from_slice(&bytes[used..]);
+            }),
+            false => {
+                let mut own = std::mem::take(&mut self.partial);
+                own.extend_from_slice(bytes);
+                self.take_packets(&own, plain).map(|used| {
+                    own.drain(..used);
+                    if !own.is_empty() {
+                        self.partial = own;
+                    }
+                })
+            }
+        };
+        plain.append(&mut self.to_session);
+        outcome.inspect_err(|fault| self.report.end(fault.what.clone()))
+    }
+
+    /// Processes whole packets; returns their number of bytes.
+    fn take_packets(&mut self, bytes: &[u8], plain: &mut Vec<u8>) -> Result<usize, Fault> {
+        let mut used = 0;
+        loop {
+            let rest = &bytes[used..];
+            let framed = wire::frame(rest, self.terms.packet_bytes_max as usize);
+            match framed.map_err(|violation| fault(violation.what()))? {
+                Frame::Incomplete { .. } => return Ok(used),
+                Frame::Complete { header, total } => {
+                    self.take_packet(&rest[..total], header, plain)?;
+                    used += total;
+                }
+            }
+        }
+    }
+
+    fn take_packet(
+        &mut self,
+        frame: &[u8],
+        header: usize,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let version = self.attempt.version;
+        let Some(packet_type) = wire::packet_type(frame) else {
+            return Err(fault("a packet of an unknown type"));
+        };
+        match (self.phase, packet_type) {
+            (Phase::Connecting, PacketType::Connack) => self.take_connack(frame, plain),
+            (Phase::Open, PacketType::Publish) => {
+                let publish = wire::decode_publish(frame, header, version);
+                self.take_publish(&publish.map_err(|violation| fault(violation.what()))?, plain);
+                Ok(())
+            }
+            (
+                Phase::Open,
+                PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp,
+            ) => self.take_acknowledgement(packet_type, frame, header, plain),
+            (Phase::Open, PacketType::Suback) => self.take_suback(frame),
+            (Phase::Open, PacketType::Unsuback) => Ok(()),
+            (Phase::Open, PacketType::Pingresp) => {
+                self.supervision.note_pingresp();
+                Ok(())
+            }
+            (Phase::Open, PacketType::Disconnect) if version == Version::V5 => {
+                let why = match wire::decode(frame, version) {
+                    Ok(Packet::Disconnect(of)) => explain(of.reason, of.reason_string),
+                    _ => "DISCONNECT".to_owned(),
+                };
+                Err(fault(format!("the far broker has disconnected: {why}")))
+            }
+            _ => Err(fault(format!("unexpected {} from the far broker", packet_type.name()))),
+        }
+    }
+
+    fn take_connack(&mut self, frame: &[u8], plain: &mut Vec<u8>) -> Result<(), Fault> {
+        // A broker that does not know 5.0 answers in its own version.
+        let version = match frame.len() {
+            4 => self.attempt.version.min(Version::V311),
+            _ => self.attempt.version,
+        };
+        let connack = match wire::decode(frame, version) {
+            Ok(Packet::Connack(connack)) => connack,
+            Ok(_) => return Err(fault("unexpected packet instead of CONNACK")),
+            Err(violation) => return Err(fault(violation.what())),
+        };
+        if connack.reason != ReasonCode::Success {
+            let what = explain(connack.reason, connack.properties.reason_string);
+            let code = match version {
+                Version::V5 => connack.reason as u8,
+                _ => frame[3],
+            };
+            self.report.tell(Event::Refused { code, what: what.clone() });
+            return Err(fault(format!("the far broker has refused the connection: {what}")));
+        }
+        if version != self.attempt.version.min(version) || version < self.attempt.version {
+            return Err(fault("the far broker has answered in another version"));
+        }
+        self.accept(&connack, plain);
+        Ok(())
+    }
+
+    fn accept(&mut self, connack: &Connack<'_>, plain: &mut Vec<u8>) {
+        let (version, properties) = (self.attempt.version, &connack.properties);
+        // 3.1 does not tell whether there is a session.
+        let session_present = match version {
+            Version::V31 => self.attempt.start == Start::Resume,
+            _ => connack.session_present,
+        };
+        self.far = Far {
+            is_new: !session_present,
+            maximum_qos: match properties.maximum_qos {
+                Some(0) => Qos::AtMostOnce,
+                Some(1) => Qos::AtLeastOnce,
+                _ => Qos::ExactlyOnce,
+            },
+            retain_available: properties.retain_available.unwrap_or(true),
+            receive_maximum: properties.receive_maximum,
+            packet_bytes_max: properties.maximum_packet_size,
+        };
+        self.far.count(&self.report, self.attempt.start != Start::Resume);
+        self.report.tell(Event::Connected { session_present });
+        if self.attempt.start == Start::Discard {
+            self.phase = Phase::Over;
+            return Packet::Disconnect(Disconnect::default()).encode(version, &mut self.to_far);
+        }
+        self.phase = Phase::Open;
+        session::open(&self.terms, &self.far, plain);
+        session::subscribe_far(&self.terms, version, &mut self.to_far);
+    }
+
+    /// A message of the far broker is published here.
+    fn take_publish(&mut self, publish: &Publish<'_>, plain: &mut Vec<u8>) {
+        Counters::note(&self.report.counters.received);
+        let passed = path::of(&publish.properties.user_properties);
+        if !path::may_enter(passed, &self.terms.broker, self.terms.hops_max) {
+            Counters::note(&self.report.counters.loops);
+            let (topic, path) = (publish.topic.to_owned(), passed.to_owned());
+            self.report.tell(Event::Loop { topic, path });
+            return self.decline(publish);
+        }
+        let mut topic = std::mem::take(&mut self.topic);
+        match self.terms.r#in.map_in(publish.topic, &mut topic) {
+            Some(_) => {
+                let properties = PublishProperties {
+                    topic_alias: None,
+                    subscription_identifiers: SubscriptionIdentifiers::default(),
+                    ..publish.properties.clone()
+                };
+                let publish = Publish { topic: &topic, properties, ..publish.clone() };
+                Packet::Publish(publish).encode(Version::V5, plain);
+            }
+            None => {
+                Counters::note(&self.report.counters.unmapped);
+                self.decline(publish);
+            }
+        }
+        self.topic = topic;
+    }
+
+    /// Acknowledges a message of the far broker that is not published here. The session answers a PUBREL that follows.
+    fn decline(&mut self, publish: &Publish<'_>) {
+        let Some(identifier) = publish.packet_identifier else { return };
+        let ack = Ack::new(identifier, ReasonCode::Success);
+        match publish.qos {
+            Qos::ExactlyOnce => Packet::Pubrec(ack),
+            _ => Packet::Puback(ack),
+        }
+        .encode(self.attempt.version, &mut self.to_far);
+    }
+
+    fn take_acknowledgement(
+        &mut self,
+        packet_type: PacketType,
+        frame: &[u8],
+        header: usize,
+        plain: &mut Vec<u8>,
+    ) -> Result<(), Fault> {
+        let version = self.attempt.version;
+        let ack = wire::decode_ack(packet_type, frame, header, version);
+        let ack = ack.map_err(|violation| fault(violation.what()))?;
+        if packet_type != PacketType::Pubrel {
+            let is_last = packet_type != PacketType::Pubrec || ack.reason.is_error();
+            self.supervision.note_acknowledged(is_last);
+        }
+        if matches!(packet_type, PacketType::Puback | PacketType::Pubrec) && ack.reason.is_error() {
+            Counters::note(&self.report.counters.refused);
+            self.report.tell(Event::MessageRefused { code: ack.reason as u8 });
+        }
+        let identifier = ack.packet_identifier.get();
+        if packet_type == PacketType::Puback && self.acknowledgements.take_puback(identifier, plain)
+        {
+            return Ok(());
+        }
+        let encode = match packet_type {
+            PacketType::Puback => Packet::Puback(ack),
+            PacketType::Pubrec => Packet::Pubrec(ack),
+            PacketType::Pubrel => Packet::Pubrel(ack),
+            _ => Packet::Pubcomp(ack),
+        };
+        encode.encode(Version::V5, plain);
+        Ok(())
+    }
+
+    fn take_suback(&mut self, frame: &[u8]) -> Result<(), Fault> {
+        let suback = match wire::decode(frame, self.attempt.version) {
+            Ok(Packet::Suback(suback)) => suback,
+            Ok(_) => return Ok(()),
+            Err(violation) => return Err(fault(violation.what())),
+        };
+        for ((filter, _), &code) in self.terms.r#in.remote_filters().zip(suback.reasons) {
+            if code >= 0x80 {
+                self.report.tell(Event::FilterRefused { filter: filter.to_owned(), code });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the link has packets of its own for the far broker.
+    pub fn has_something_to_say(&self) -> bool {
+        !self.to_far.is_empty()
+    }
+
+    /// Whether the link has packets of its own for the session: [`Self::receive`] gives them out.
+    pub fn has_input(&self) -> bool {
+        !self.to_session.is_empty()
+    }
+
+    /// Turns packets of the session into packets for the far broker. `scratch` is memory.
+    pub fn wrap(&mut self, mqtt: &mut SendBuffer, scratch: &mut Vec<u8>) {
+        scratch.clear();
+        mqtt.take(usize::MAX, scratch);
+        mqtt.clear();
+        mqtt.append(|out| {
+            out.append(&mut self.to_far);
+            let mut rest = &scratch[..];
+            while let Ok(Frame::Complete { header, total }) =
+                wire::frame(rest, wire::PACKET_BYTES_MAX)
+            {
+                self.send_packet(&rest[..total], header, out);
+                rest = &rest[total..];
+            }
+        });
+        if !mqtt.is_empty() {
+            self.supervision.note_sent();
+        }
+        scratch.clear();
+    }
+
+    fn send_packet(&mut self, frame: &[u8], header: usize, out: &mut Vec<u8>) {
+        let Some(packet_type) = wire::packet_type(frame) else { return };
+        match packet_type {
+            PacketType::Publish => {
+                if let Ok(publish) = wire::decode_publish(frame, header, Version::V5) {
+                    self.send_publish(&publish, out);
+                }
+            }
+            PacketType::Pubrel
+                if identifier_of(frame, header).is_some_and(|identifier| {
+                    let is_done = self.far.maximum_qos != Qos::ExactlyOnce;
+                    self.acknowledgements.take_pubrel(identifier, is_done, &mut self.to_session)
+                }) => {}
+            PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp => {
+                convert(packet_type, frame, header, self.attempt.version, out);
+            }
+            PacketType::Connack => self.note_connack(frame),
+            PacketType::Suback => self.note_suback(frame),
+            PacketType::Disconnect => self.leave(frame, out),
+            _ => {}
+        }
+    }
+
+    fn send_publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) {
+        let mut topic = std::mem::take(&mut self.topic);
+        match self.terms.out.map_out(publish.topic, &mut topic) {
+            Some((_, qos_max)) => self.send_mapped(publish, &topic, qos_max, out),
+            None => {
+                Counters::note(&self.report.counters.unmapped);
+                self.drop_own(publish, ReasonCode::ImplementationSpecificError);
+            }
+        }
+        self.topic = topic;
+    }
+
+    fn send_mapped(&mut self, publish: &Publish<'_>, topic: &str, qos_max: Qos, out: &mut Vec<u8>) {
+        let version = self.attempt.version;
+        let qos = publish.qos.min(qos_max).min(self.far.maximum_qos);
+        let mut encoded = std::mem::take(&mut self.properties);
+        if version == Version::V5 {
+            path::extended(&publish.properties.user_properties, &self.terms.broker, &mut encoded);
+        }
+        let is_cleared = self.terms.retained == Retained::Clear || !self.far.retain_available;
+        let sent = Publish {
+            dup: publish.dup && qos != Qos::AtMostOnce,
+            qos,
+            retain: publish.retain && !is_cleared,
+            topic,
+            packet_identifier: publish.packet_identifier.filter(|_| qos != Qos::AtMostOnce),
+            properties: PublishProperties {
+                subscription_identifiers: SubscriptionIdentifiers::default(),
+                user_properties: UserProperties::encoded(&encoded),
+                ..publish.properties.clone()
+            },
+            payload: publish.payload,
+        };
+        let begin = out.len();
+        Packet::Publish(sent).encode(version, out);
+        let bytes_max = self.far.packet_bytes_max.map_or(usize::MAX, |bytes| bytes as usize);
+        if out.len() - begin > bytes_max {
+            out.truncate(begin);
+            Counters::note(&self.report.counters.too_large);
+            self.drop_own(publish, ReasonCode::PacketTooLarge);
+        } else {
+            Counters::note(&self.report.counters.sent);
+            self.note_sent(publish, qos);
+        }
+        self.properties = encoded;
+    }
+
+    /// A message was sent with `qos`.
+    fn note_sent(&mut self, publish: &Publish<'_>, qos: Qos) {
+        if qos != Qos::AtMostOnce {
+            self.supervision.note_awaited();
+        }
+        if let Some(identifier) = publish.packet_identifier
+            && qos != publish.qos
+        {
+            let Self { acknowledgements, to_session, .. } = self;
+            let sent = Some(qos);
+            acknowledgements.lower(identifier, publish.qos, sent, ReasonCode::Success, to_session);
+        }
+    }
+
+    /// A message of the session is not sent: the session is told that it is done with.
+    fn drop_own(&mut self, publish: &Publish<'_>, reason: ReasonCode) {
+        let Some(identifier) = publish.packet_identifier else { return };
+        let reason = match publish.qos {
+            // Before an error, PUBREL would follow.
+            Qos::ExactlyOnce => ReasonCode::ImplementationSpecificError,
+            _ if reason.allowed_in(PacketType::Puback) => reason,
+            _ => ReasonCode::ImplementationSpecificError,
+        };
+        let Self { acknowledgements, to_session, .. } = self;
+        acknowledgements.lower(identifier, publish.qos, None, reason, to_session);
+    }
+
+    fn note_connack(&mut self, frame: &[u8]) {
+        let Ok(Packet::Connack(connack)) = wire::decode(frame, Version::V5) else { return };
+        if connack.reason != ReasonCode::Success {
+            let what = explain(connack.reason, connack.properties.reason_string);
+            self.report.tell(Event::SessionRefused { what: what.clone() });
+            self.report.end(format!("this broker has refused the session of the bridge: {what}"));
+            self.phase = Phase::Over;
+        } else if self.phase == Phase::Registering {
+            let session_present = connack.session_present;
+            if self.terms.out.is_empty() {
+                self.report.tell(Event::Registered { session_present });
+            }
+            self.far.is_new = !session_present;
+        }
+    }
+
+    fn note_suback(&mut self, frame: &[u8]) {
+        let Ok(Packet::Suback(suback)) = wire::decode(frame, Version::V5) else { return };
+        for ((filter, _), &code) in self.terms.out.local_filters().zip(suback.reasons) {
+            if let Some(reason) = ReasonCode::from_u8(code).filter(|reason| reason.is_error()) {
+                let what = format!("the subscription to {filter}: {}", reason.name());
+                self.report.tell(Event::SessionRefused { what });
+            }
+        }
+        if self.phase == Phase::Registering {
+            self.report.tell(Event::Registered { session_present: !self.far.is_new });
+        }
+    }
+
+    /// The engine ends the connection. The reason is for clients of this broker: the far broker gets a plain DISCONNECT,
+    /// and keeps the session.
+    fn leave(&mut self, frame: &[u8], out: &mut Vec<u8>) {
+        if let Ok(Packet::Disconnect(of)) = wire::decode(frame, Version::V5) {
+            self.report.end(explain(of.reason, of.reason_string));
+        }
+        if self.phase == Phase::Open {
+            Packet::Disconnect(Disconnect::default()).encode(self.attempt.version, out);
+        }
+        self.phase = Phase::Over;
+    }
+
+    /// A quarter of the Keep Alive has passed. Fails if the far broker has not answered for too long.
+    pub fn tick(&mut self) -> Result<(), Fault> {
+        if self.phase != Phase::Open {
+            return Ok(());
+        }
+        match self.supervision.tick() {
+            Outcome::Quiet => {}
+            Outcome::Ping => {
+                self.to_far.extend_from_slice(&PINGREQ);
+                // For a Server Keep Alive of this broker.
+                self.to_session.extend_from_slice(&PINGREQ);
+            }
+            Outcome::Dead(why) => {
+                self.report.end(why);
+                return Err(fault(why));
+            }
+        }
+        Ok(())
+    }
+
+    /// Memory of packets that are not complete, and of packets of the link.
+    pub fn bytes_held(&self) -> usize {
+        self.partial.capacity() + self.to_far.capacity() + self.to_session.capacity()
+    }
+}
+
+fn fault(what: impl Into<String>) -> Fault {
+    Fault { layer: Layer::Bridge, what: what.into() }
+}
+
+fn explain(reason: ReasonCode, text: Option<&str>) -> String {
+    match text {
+        Some(text) => format!("{}: {text}", reason.name()),
+        None => reason.name().to_owned(),
+    }
+}

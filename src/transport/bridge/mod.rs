@@ -1,0 +1,29 @@
+//! Bridges: the layer that makes a session of the engine the client of another broker.
+//!
+//! ```text
+//! far broker ─► TLS ─► Link ─► a client's packets to the engine      receive
+//! far broker ◄─ TLS ◄─ Link ◄─ the engine's packets to that client   wrap
+//! ```
+//!
+//! The engine serves a bridge like any client of MQTT 5.0 with a kept session. What leaves over the bridge is what this
+//! client has subscribed to; what arrives is what this client publishes. Packet Identifiers are the same on both sides,
+//! so that queue, window, order, acknowledgements and QoS 2 are those of the session, and outlast restarts like it does.
+//! The link exchanges CONNECT, SUBSCRIBE and PINGREQ with the far broker, maps topics and converts to its version.
+
+mod acknowledgements;
+mod far_end;
+mod link;
+pub mod mapping;
+mod path;
+mod report;
+mod session;
+mod supervision;
+#[cfg(test)]
+mod tests;
+
+pub use self::far_end::FarEnd;
+pub use self::link::{Attempt, Link, Start, Terms};
+pub use self::report::{Counters, Event, Report};
+
+/// How the Client Identifiers of the bridges' sessions begin. Other clients may not use them.
+pub const SESSION_PREFIX: &str = "$bridge/";

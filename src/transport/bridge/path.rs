@@ -1,0 +1,75 @@
+//! The path of a message: the brokers that it has passed over bridges, in a User Property.
+//!
+//! A broker adds its identifier when a message leaves over a bridge of MQTT 5.0, and does not take a message that has
+//! it already. So a loop of bridges of any shape ends after one round.
+
+use crate::wire::UserProperties;
+
+/// Name of the User Property.
+const NAME: &str = "ringmq-path";
+
+/// The path of a message; empty if it has none.
+pub(super) fn of<'a>(properties: &UserProperties<'a>) -> &'a str {
+    properties.iter().find(|(name, _)| *name == NAME).map_or("", |(_, path)| path)
+}
+
+/// Whether a message with this path may be taken by `broker`: it has not passed it, and fewer than `hops_max` brokers.
+pub(super) fn may_enter(path: &str, broker: &str, hops_max: usize) -> bool {
+    path.is_empty() || {
+        let mut hops = 0;
+        path.split(',').all(|hop| {
+            hops += 1;
+            hop != broker && hops <= hops_max
+        })
+    }
+}
+
+/// The User Properties of a message that leaves `broker`, encoded.
+pub(super) fn extended(properties: &UserProperties<'_>, broker: &str, encoded: &mut Vec<u8>) {
+    encoded.clear();
+    let mut path = String::new();
+    for (name, value) in properties.iter() {
+        match name {
+            NAME => path.push_str(value),
+            _ => UserProperties::push(encoded, name, value),
+        }
+    }
+    if !path.is_empty() {
+        path.push(',');
+    }
+    path.push_str(broker);
+    // A path that has grown beyond a string of MQTT, which only others can have made, begins anew.
+    let path = if path.len() > usize::from(u16::MAX) { broker } else { &path };
+    UserProperties::push(encoded, NAME, path);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broker_adds_itself_to_the_path_and_keeps_other_properties() {
+        let mut section = Vec::new();
+        UserProperties::push(&mut section, "a", "1");
+        let mut once = Vec::new();
+        extended(&UserProperties::encoded(&section), "0000000a", &mut once);
+        assert_eq!(of(&UserProperties::encoded(&once)), "0000000a");
+        let mut twice = Vec::new();
+        extended(&UserProperties::encoded(&once), "0000000b", &mut twice);
+        let properties = UserProperties::encoded(&twice);
+        assert_eq!(of(&properties), "0000000a,0000000b");
+        assert_eq!(properties.iter().next(), Some(("a", "1")));
+    }
+
+    #[test]
+    fn a_message_that_has_passed_a_broker_does_not_enter_it_again() {
+        assert!(may_enter("", "a", 8) && may_enter("b,c", "a", 8));
+        assert!(!may_enter("b,a", "a", 8) && !may_enter("a", "a", 8));
+    }
+
+    #[test]
+    fn a_message_that_has_passed_too_many_brokers_does_not_enter_another() {
+        assert!(may_enter("b,c,d", "a", 3));
+        assert!(!may_enter("b,c,d,e", "a", 3));
+    }
+}

@@ -1,0 +1,117 @@
+//! The first packets of a link, to the session here and to the far broker.
+
+use std::sync::atomic::Ordering;
+
+use super::link::{Attempt, Far, Start, Terms};
+use crate::config::bridge::Retained;
+use crate::wire::{
+    Connect, ConnectProperties, Packet, PacketIdentifier, Qos, Subscribe, SubscribeFilters,
+    SubscribeOptions, UserProperties, Version,
+};
+
+/// Packet Identifier of the link's SUBSCRIBE packets. The session here counts up from 1, so that a message has it only
+/// after 65,534 others.
+const SUBSCRIBE: PacketIdentifier = PacketIdentifier::new(u16::MAX).unwrap();
+/// Bytes that a User Property with the path takes at most for each broker, with its name.
+const PATH_BYTES: u32 = 32;
+const PATH_BYTES_PER_HOP: u32 = 9;
+
+/// Appends CONNECT and SUBSCRIBE of the bridge's session. `far` is what the far broker accepts.
+pub(super) fn open(terms: &Terms, far: &Far, out: &mut Vec<u8>) {
+    let connect = Connect {
+        version: Version::V5,
+        is_bridge: false,
+        clean_start: false,
+        keep_alive_s: 0,
+        client_identifier: &terms.session,
+        username: None,
+        password: None,
+        will: None,
+        properties: ConnectProperties {
+            session_expiry_interval: Some(u32::MAX),
+            receive_maximum: far.receive_maximum,
+            maximum_packet_size: far.packet_bytes_max.map(|bytes| {
+                let grows = terms.out.growth_max() as u32;
+                let path = PATH_BYTES + PATH_BYTES_PER_HOP * (terms.hops_max as u32 + 1);
+                bytes.saturating_sub(grows + path).max(1)
+            }),
+            ..ConnectProperties::default()
+        },
+    };
+    Packet::Connect(connect).encode(Version::V5, out);
+    let retain_handling = match terms.retained {
+        Retained::Live | Retained::Clear => 2,
+        Retained::Always => 0,
+        Retained::Initial if far.is_new => 0,
+        Retained::Initial => 1,
+    };
+    let filters: Vec<_> = terms.out.local_filters().collect();
+    subscribe(&filters, far.maximum_qos, retain_handling, Version::V5, out);
+}
+
+/// Appends CONNECT to the far broker.
+pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
+    let connect = Connect {
+        version: attempt.version,
+        is_bridge: attempt.is_bridge,
+        clean_start: attempt.start != Start::Resume,
+        keep_alive_s: terms.keep_alive_s,
+        client_identifier: &terms.client_identifier,
+        username: attempt.username.as_deref(),
+        password: attempt.password.as_deref(),
+        will: None,
+        properties: ConnectProperties {
+            session_expiry_interval: Some(terms.session_expiry_s),
+            receive_maximum: Some(terms.receive_maximum),
+            maximum_packet_size: Some(terms.packet_bytes_max),
+            ..ConnectProperties::default()
+        },
+    };
+    Packet::Connect(connect).encode(attempt.version, out);
+}
+
+/// Appends SUBSCRIBE to the far broker for the `in` rules, if there are any.
+pub(super) fn subscribe_far(terms: &Terms, version: Version, out: &mut Vec<u8>) {
+    let filters: Vec<_> = terms.r#in.remote_filters().collect();
+    subscribe(&filters, Qos::ExactlyOnce, 1, version, out);
+}
+
+fn subscribe(
+    filters: &[(&str, Qos)],
+    maximum_qos: Qos,
+    retain_handling: u8,
+    version: Version,
+    out: &mut Vec<u8>,
+) {
+    let options = |&(filter, qos): &(&'_ str, Qos)| {
+        let qos = qos.min(maximum_qos);
+        // Neither broker sends back what the other one has sent, and RETAIN stays as the publisher has set it.
+        let (no_local, retain_as_published) = (true, true);
+        (
+            filter.to_owned(),
+            SubscribeOptions { qos, no_local, retain_as_published, retain_handling },
+        )
+    };
+    let filters: Vec<_> = filters.iter().map(options).collect();
+    let filters: Vec<_> = filters.iter().map(|(filter, of)| (filter.as_str(), *of)).collect();
+    if filters.is_empty() {
+        return;
+    }
+    let subscribe = Subscribe {
+        packet_identifier: SUBSCRIBE,
+        subscription_identifier: None,
+        user_properties: UserProperties::none(),
+        filters: SubscribeFilters::list(&filters),
+    };
+    Packet::Subscribe(subscribe).encode(version, out);
+}
+
+impl Far {
+    /// Notes in the counters of the bridge that the far broker has accepted it.
+    pub(super) fn count(&self, report: &super::Report, was_clean: bool) {
+        report.counters.connects.fetch_add(1, Ordering::Relaxed);
+        if self.is_new && !was_clean {
+            report.counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! What a link does with the packets of both sides.

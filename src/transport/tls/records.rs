@@ -1,0 +1,55 @@
+//! What both ends of TLS have in common.
+
+use std::ops::Deref;
+
+#[cfg(feature = "bridge")]
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::UnbufferedStatus;
+use rustls::{CommonState, SideData};
+
+/// One end of TLS, without buffers.
+pub trait Records: Send + 'static {
+    /// State of this end, in the types of rustls.
+    type Side: SideData;
+
+    /// Processes records; see [`UnbufferedStatus`].
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Side>;
+
+    /// What both ends know.
+    fn common(&self) -> &CommonState;
+}
+
+impl Records for UnbufferedServerConnection {
+    type Side = ServerConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Side> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self.deref()
+    }
+}
+
+#[cfg(feature = "bridge")]
+impl Records for UnbufferedClientConnection {
+    type Side = ClientConnectionData;
+
+    fn process<'c, 'i>(
+        &'c mut self,
+        incoming: &'i mut [u8],
+    ) -> UnbufferedStatus<'c, 'i, Self::Side> {
+        self.process_tls_records(incoming)
+    }
+
+    fn common(&self) -> &CommonState {
+        self.deref()
+    }
+}
