@@ -23,6 +23,11 @@ pub mod engine;
 pub mod mosquitto;
 
 pub mod access;
+#[cfg(feature = "bridge")]
+pub mod bridges;
+#[cfg(not(feature = "bridge"))]
+#[path = "bridges/absent.rs"]
+pub mod bridges;
 pub mod stats;
 #[cfg(feature = "webhooks")]
 pub mod webhooks;

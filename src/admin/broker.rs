@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::access::Gate;
 use crate::admin::collections::Collections;
+use crate::bridges::Bridges;
 use crate::config::{ExecutorKind, Settings};
 use crate::control::listener::ListenerTable;
 use crate::control::reload::Reload;
@@ -46,6 +47,8 @@ pub struct Parts {
     pub access: Arc<Gate>,
     /// Webhooks.
     pub webhooks: Webhooks,
+    /// Bridges to other brokers.
+    pub bridges: Bridges,
 }
 
 /// The broker that the admin interface belongs to.

@@ -13,7 +13,7 @@
 //! | `collections` | what all cores count and record, collected once for all requests at the same time |
 //! | `compression` | answers packed by gzip |
 //! | `otlp` | telemetry, exported to a collector |
-//! | `health`, `status`, `configuration`, `log`, `metrics`, `login`, `clients`, `topics`, `bans`, `users`, `webhooks`, `drain`, `stream`, `trace`, `dashboard` | handlers |
+//! | `health`, `status`, `configuration`, `log`, `metrics`, `login`, `clients`, `topics`, `bans`, `users`, `webhooks`, `bridges`, `drain`, `stream`, `trace`, `dashboard` | handlers |
 //!
 //! The thread touches no core: handlers send commands ([`crate::control`]) and wait for replies. Nothing here runs
 //! while nobody asks.
@@ -34,6 +34,7 @@
 
 pub mod auth;
 pub mod bans;
+mod bridges;
 pub mod broker;
 mod clients;
 pub mod collections;

@@ -13,8 +13,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::admin::gate::{self, BODY_BYTES_MAX};
 use crate::admin::problem::Problem;
 use crate::admin::{
-    Shared, bans, clients, configuration, dashboard, drain, health, log, login, metrics, openapi,
-    status, stream, topics, trace, users, webhooks,
+    Shared, bans, bridges, clients, configuration, dashboard, drain, health, log, login, metrics,
+    openapi, status, stream, topics, trace, users, webhooks,
 };
 use crate::config::Role;
 
@@ -32,6 +32,7 @@ const PARTS: &[fn() -> Vec<Route>] = &[
     bans::routes,
     users::routes,
     webhooks::routes,
+    bridges::routes,
     drain::routes,
     stream::routes,
     trace::routes,

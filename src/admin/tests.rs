@@ -21,6 +21,7 @@ use crate::access::Gate;
 use crate::base::metrics::Metrics;
 use crate::base::notifier::Notifier;
 use crate::base::waker::Waker;
+use crate::bridges::Bridges;
 use crate::config::{ExecutorKind, Listener, Role, Settings};
 use crate::control::listener::{ListenerTable, Listening};
 use crate::control::reload::Reload;
@@ -53,6 +54,7 @@ impl World {
             statistics: SharedStatistics::new(cores.clone(), collector, false),
             access: Gate::open(&settings).expect("no files"),
             webhooks: Webhooks::default(),
+            bridges: Bridges::default(),
             settings: Arc::new(settings),
             executor: ExecutorKind::Poll,
             listeners: listeners(true),

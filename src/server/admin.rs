@@ -7,6 +7,7 @@ use super::{ServerError, listen};
 use crate::access::Gate;
 use crate::admin::broker::Parts;
 use crate::admin::{Prepared, Running};
+use crate::bridges::Bridges;
 use crate::config::listener::UnixSocket;
 use crate::config::{AdminBind, Bind, ExecutorKind, Settings};
 use crate::control::listener::ListenerTable;
@@ -38,6 +39,7 @@ pub(super) struct Facts<'a> {
     pub stop: &'a Stop,
     pub access: Arc<Gate>,
     pub webhooks: Webhooks,
+    pub bridges: Bridges,
 }
 
 /// The addresses of the interface. Its Unix sockets are removed with this.
@@ -105,6 +107,7 @@ impl Opened {
             reload,
             access: facts.access,
             webhooks: facts.webhooks,
+            bridges: facts.bridges,
         };
         let running = prepared.start(sockets, parts)?;
         for bind in &paths.0 {

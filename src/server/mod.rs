@@ -2,6 +2,8 @@
 
 #[cfg(feature = "admin")]
 mod admin;
+#[cfg(feature = "bridge")]
+mod bridge_files;
 mod certificates;
 mod check;
 mod listen;
@@ -27,6 +29,7 @@ use self::plan::Plan;
 use self::statistics::Printing;
 pub use self::summary::Summary;
 use crate::access::Gate;
+use crate::bridges::Bridges;
 use crate::config::{Bind, ExecutorKind as Kind, Settings};
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -65,6 +68,9 @@ pub enum ServerError {
     Mode(String),
     /// Files of a webhook cannot be used.
     Webhooks(String),
+    /// Files of a bridge cannot be used.
+    #[cfg(feature = "bridge")]
+    Bridges(String),
     /// The configured processors do not exist.
     Placement(Impossible),
     /// The file of dynamic security cannot be replaced.
@@ -99,6 +105,8 @@ impl fmt::Display for ServerError {
             Self::Admin(what) => f.write_str(what),
             Self::Tls(bind, what) => write!(f, "[[listeners]] bind = \"{bind}\": {what}"),
             Self::Webhooks(what) => f.write_str(what),
+            #[cfg(feature = "bridge")]
+            Self::Bridges(what) => f.write_str(what),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
                 write!(
@@ -133,6 +141,13 @@ impl std::error::Error for ServerError {}
 
 /// A broker that listens and does not serve yet.
 pub struct Server {
+    #[cfg(feature = "bridge")]
+    settings: Settings,
+    #[cfg_attr(
+        not(any(feature = "bridge", feature = "admin")),
+        expect(dead_code, reason = "there are none")
+    )]
+    bridges: Bridges,
     plan: Plan,
     access: Arc<Gate>,
     keys: Keys,
@@ -173,6 +188,8 @@ impl Server {
         printing.register(reload, plan.engine.has_statistics());
         let policies = certificates::open(settings, plan.executor)?;
         let connections_max = Arc::new(AtomicU32::new(plan.engine.connections_max()));
+        #[cfg(feature = "bridge")]
+        bridge_files::check(settings).map_err(ServerError::Bridges)?;
         self::reload::register(settings, &connections_max, reload, &stop);
         let (listeners, open) = open_listeners(settings, &mut handed_over)?;
         steer(&listeners, &plan.placements);
@@ -186,6 +203,12 @@ impl Server {
         #[cfg(feature = "admin")]
         let admin = admin::Opened::open(settings, reload)?;
         Ok(Self {
+            #[cfg(feature = "bridge")]
+            settings: settings.clone(),
+            #[cfg(feature = "bridge")]
+            bridges: Bridges::new(settings),
+            #[cfg(not(feature = "bridge"))]
+            bridges: Bridges,
             plan,
             access,
             keys,
@@ -278,8 +301,12 @@ impl Server {
         self.printing.start(statistics.clone()).map_err(ServerError::Executor)?;
         #[cfg(feature = "admin")]
         let admin = self.start_admin(statistics)?;
+        #[cfg(feature = "bridge")]
+        self.start_bridges()?;
         when_serving();
         let outcome = running.join().map_err(ServerError::Executor);
+        #[cfg(feature = "bridge")]
+        self.bridges.end();
         self.live.remove_paths();
         self.webhooks.end();
         self.printing.end();
@@ -307,8 +334,18 @@ impl Server {
             stop: &self.stop,
             access: Arc::clone(&self.access),
             webhooks: self.webhooks.clone(),
+            bridges: self.bridges.clone(),
         };
         std::mem::take(&mut self.admin).start(facts).map_err(ServerError::Executor)
+    }
+
+    /// Starts the threads of the bridges.
+    #[cfg(feature = "bridge")]
+    fn start_bridges(&self) -> Result<(), ServerError> {
+        let Some(cores) = self.stop.cores() else { return Ok(()) };
+        let folder = self.settings.data_folder().ok();
+        let started = self.bridges.start(&self.settings, folder.as_deref(), cores, &self.stop);
+        started.map_err(ServerError::Executor)
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {

@@ -21,6 +21,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("access", "Authentication and authorization."),
     ("stats", "Latency histograms and counters, collected from all cores."),
     ("webhooks", "Events reported to HTTP servers."),
+    ("bridges", "Connections to other brokers."),
     ("platform", "The machine: processors, NUMA nodes, limits of the system."),
     ("executor", "Sockets and waiting: io_uring, epoll, other runtimes."),
     ("service", "The service manager: readiness, watchdog, Windows services."),

@@ -6,6 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::latencies::Kind;
 use crate::base::metrics::{DROPS, Metrics, NumberKind, SHARED_SERIES, Scope, Series};
+use crate::control::bridge::{BridgeState, BridgeStatus};
 use crate::control::webhooks::{Dropped, Status};
 use crate::platform::process::Process;
 use crate::stats::{Buckets, Snapshot};
@@ -29,6 +30,7 @@ pub struct Numbers {
     pub certificates_expire_s: Vec<(String, i64)>,
     /// Each webhook.
     pub webhooks: Vec<Status>,
+    pub bridges: Vec<BridgeStatus>,
     /// What was exported to a collector: requests with metrics, sampled messages, sampled messages that were lost, and
     /// requests that have failed.
     pub exports: [u64; 4],
@@ -86,6 +88,7 @@ pub fn all(numbers: &Numbers) -> Families {
     add_latencies(&mut families, snapshot);
     add_broker(&mut families, numbers);
     add_webhooks(&mut families, &numbers.webhooks);
+    add_bridges(&mut families, &numbers.bridges);
     add_exports(&mut families, numbers.exports);
     add_process(&mut families, &numbers.process);
     families
@@ -250,6 +253,45 @@ fn add_broker(families: &mut Families, numbers: &Numbers) {
         let help = "When the first certificate of a listener expires, in seconds since 1970.";
         add(families, "ringmq_certificate_expiry_seconds", help, Content::Gauges(samples));
     }
+}
+
+/// Adds whether each bridge is connected, and what it has carried.
+fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
+    if bridges.is_empty() {
+        return;
+    }
+    type NumberOf = fn(&BridgeStatus) -> u64;
+    let labels = |of: &BridgeStatus| vec![("bridge", of.name.clone())];
+    let each =
+        |value: NumberOf| bridges.iter().map(|of| (labels(of), Value::Whole(value(of)))).collect();
+    let up = Content::Gauges(each(|of| u64::from(of.state == BridgeState::Up)));
+    add(families, "ringmq_bridge_up", "Whether a bridge is connected: 1 or 0.", up);
+    let counters: [(&str, &str, NumberOf); 4] = [
+        ("messages_sent", "Messages that a bridge has sent to the far broker.", |of| of.sent),
+        ("messages_received", "Messages that a bridge has received.", |of| of.received),
+        ("connects", "Connections of a bridge that the far broker has accepted.", |of| of.connects),
+        ("sessions_lost", "Sessions of a bridge that the far broker has lost.", |of| {
+            of.sessions_lost
+        }),
+    ];
+    for (name, help, value) in counters {
+        add(families, &format!("ringmq_bridge_{name}"), help, Content::Counters(each(value)));
+    }
+    let dropped = bridges.iter().flat_map(|of| {
+        let causes = [
+            ("unmapped", of.unmapped),
+            ("too-large", of.too_large),
+            ("refused", of.refused),
+            ("loop", of.loops),
+        ];
+        causes.map(|(cause, messages)| {
+            let cause = ("cause", cause.to_owned());
+            ([labels(of), vec![cause]].concat(), Value::Whole(messages))
+        })
+    });
+    let dropped = Content::Counters(dropped.collect());
+    let help = "Messages of a bridge that were dropped, by cause.";
+    add(families, "ringmq_bridge_messages_dropped", help, dropped);
 }
 
 /// A number of a webhook.

@@ -43,6 +43,7 @@ pub(super) async fn numbers(admin: &Admin) -> Numbers {
         store_bytes_max: Some(broker.settings.storage.bytes_max).filter(|max| *max > 0),
         certificates_expire_s: certificates_expire_s(admin),
         webhooks: broker.webhooks.status(),
+        bridges: broker.bridges.status(),
         exports: [&exports.metrics, &exports.spans, &exports.spans_lost, &exports.failed]
             .map(exported),
     }

@@ -11,6 +11,7 @@ use super::families::{Content, Families, Value};
 use super::*;
 use crate::base::latencies::{Kind, Recording};
 use crate::base::metrics::{Drop as Cause, Metrics};
+use crate::control::bridge::BridgeStatus;
 use crate::control::webhooks::Status;
 use crate::stats::Snapshot;
 
@@ -45,6 +46,7 @@ fn numbers() -> Numbers {
         memory_bytes_max: 1 << 30,
         store_bytes_max: Some(1 << 33),
         certificates_expire_s: vec![("0.0.0.0:8883".to_owned(), 1_900_000_000)],
+        bridges: vec![BridgeStatus { name: "b".to_owned(), sent: 5, ..BridgeStatus::default() }],
         webhooks: vec![Status { name: "a".to_owned(), sent: 5, ..Status::default() }],
         exports: [7, 5, 2, 1],
     }

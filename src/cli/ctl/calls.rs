@@ -87,6 +87,24 @@ const WEBHOOKS: List = List {
         "error",
     ],
 };
+const BRIDGES: List = List {
+    field: "bridges",
+    columns: &[
+        "name",
+        "state",
+        "server",
+        "since_s",
+        "sent",
+        "received",
+        "dropped_unmapped",
+        "dropped_too_large",
+        "dropped_refused",
+        "dropped_loops",
+        "connects",
+        "sessions_lost",
+        "why",
+    ],
+};
 const SETTINGS: List = List {
     field: "settings",
     columns: &["key", "value", "kind", "file", "line", "variable", "flag", "live"],
@@ -213,6 +231,7 @@ pub fn of(command: &CtlCommand) -> Result<Call, Error> {
             publish(topic, given_or_input(payload)?, *qos, *retain)
         }
         CtlCommand::Session { what } => session(what),
+        CtlCommand::Bridges => Call::get("/api/v1/bridges", View::List(BRIDGES)),
         CtlCommand::Webhooks => Call::get("/api/v1/webhooks", View::List(WEBHOOKS)),
         CtlCommand::Config => Call::get("/api/v1/config", View::List(SETTINGS)),
         CtlCommand::Reload { dry_run, close } => {
@@ -494,6 +513,7 @@ mod tests {
             ),
             ("rule remove 7", "DELETE /api/v1/rules/7"),
             ("webhooks", "GET /api/v1/webhooks"),
+            ("bridges", "GET /api/v1/bridges"),
             ("config", "GET /api/v1/config"),
             ("reload", "POST /api/v1/reload"),
             ("reload --dry-run", "POST /api/v1/reload?dry_run=true"),

@@ -152,6 +152,8 @@ pub enum CtlCommand {
         #[command(subcommand)]
         what: SessionCommand,
     },
+    /// Show the bridges: whether they are connected, and what they have carried.
+    Bridges,
     /// Show the webhooks: what they have sent and dropped, and what waits.
     Webhooks,
     /// Show the configuration that is in force, with the origin of each value.

@@ -1,0 +1,106 @@
+//! What is known of a bridge: shown by the admin interface, and published below `$SYS`.
+
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use crate::base::atomic::AtomicU64;
+use crate::config::bridge::Bridge;
+use crate::control::bridge::{BridgeState, BridgeStatus};
+use crate::transport::bridge::Counters;
+
+/// How the topics of the states begin.
+const TOPICS: &str = "$SYS/broker/bridges/";
+
+/// What is known of one bridge. Its thread writes, others read.
+#[derive(Debug)]
+pub(super) struct Board {
+    name: String,
+    servers: Vec<String>,
+    /// Counted by the core of the bridge.
+    pub counters: Arc<Counters>,
+    standing: Mutex<Standing>,
+}
+
+/// The state of a bridge.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Standing {
+    pub state: BridgeState,
+    /// The server that it is connected to.
+    pub server: Option<String>,
+    /// Whether that server had kept a session.
+    pub session_present: Option<bool>,
+    /// Why it is not connected, or what is wrong although it is.
+    pub why: Option<String>,
+    /// When it began, in seconds since 1970; the board knows.
+    pub since_s: u64,
+}
+
+impl Board {
+    pub fn new(bridge: &Bridge) -> Self {
+        Self {
+            name: bridge.name.clone(),
+            servers: bridge.servers.iter().map(ToString::to_string).collect(),
+            counters: Arc::default(),
+            standing: Mutex::new(Standing { since_s: seconds(), ..Standing::default() }),
+        }
+    }
+
+    fn standing(&self) -> MutexGuard<'_, Standing> {
+        // No code that can panic runs with the lock held.
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes a state. Its beginning stays if only the reason changes.
+    pub fn set(&self, standing: Standing) {
+        let mut now = self.standing();
+        let since_s = if now.state == standing.state { now.since_s } else { seconds() };
+        *now = Standing { since_s, ..standing };
+    }
+
+    /// Notes what is wrong although the bridge is connected.
+    pub fn note(&self, why: String) {
+        self.standing().why = Some(why);
+    }
+
+    /// The topic of the state, and its payload as JSON.
+    pub fn publication(&self) -> (String, String) {
+        let Standing { state, server, session_present, why, since_s } = self.standing().clone();
+        let payload = serde_json::json!({
+            "state": state.name(),
+            "since": since_s,
+            "server": server,
+            "session_present": session_present,
+            "why": why,
+        });
+        (format!("{TOPICS}{}/state", self.name), payload.to_string())
+    }
+
+    /// All that is known.
+    pub fn status(&self) -> BridgeStatus {
+        let Standing { state, server, session_present, why, since_s } = self.standing().clone();
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let counters = &self.counters;
+        BridgeStatus {
+            name: self.name.clone(),
+            servers: self.servers.clone(),
+            state,
+            server,
+            session_present,
+            why,
+            since_s,
+            sent: of(&counters.sent),
+            received: of(&counters.received),
+            unmapped: of(&counters.unmapped),
+            too_large: of(&counters.too_large),
+            refused: of(&counters.refused),
+            loops: of(&counters.loops),
+            connects: of(&counters.connects),
+            sessions_lost: of(&counters.sessions_lost),
+        }
+    }
+}
+
+fn seconds() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}

@@ -1,0 +1,330 @@
+//! The thread of one bridge.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use flume::{Receiver, RecvTimeoutError};
+
+use super::backoff::Backoff;
+use super::board::{Board, Standing};
+use super::encryption::Encryption;
+use super::{dial, identity};
+use crate::base::log_rate::{self, rated};
+use crate::base::secret_file;
+use crate::config::bridge::{Bridge, Server, Version as Versions};
+use crate::control::bridge::{BridgeAction, BridgeCommand, BridgeState, Dialed};
+use crate::control::stop::Stop;
+use crate::control::{Command, Cores, EngineCommand, replies};
+use crate::transport::Transport;
+use crate::transport::bridge::{Attempt, Event, FarEnd, Link, Report, Start, Terms};
+use crate::wire::{ReasonCode, Version};
+
+/// Events that wait for the thread at most; further ones are dropped, except that the end of the connection shows anyway.
+const EVENTS_MAX: usize = 256;
+/// How long the registration of the session may take.
+const REGISTRATION: Duration = Duration::from_secs(30);
+/// Signs of life in a Keep Alive.
+const TICKS: u32 = 4;
+/// Return code before 5.0: unacceptable protocol version.
+const VERSION_REFUSED: u8 = 1;
+
+/// What the thread works with.
+pub(super) struct Worker {
+    pub terms: Arc<Terms>,
+    pub bridge: Bridge,
+    pub cores: Cores,
+    pub board: Arc<Board>,
+    /// Whether the broker stops.
+    pub stop: Stop,
+    /// Disconnected once it has stopped.
+    pub stopped: Receiver<()>,
+}
+
+/// How a connection ended.
+#[derive(Debug, Default)]
+struct Outcome {
+    /// How long the far broker had accepted it.
+    lasted: Option<Duration>,
+    /// The version is not supported there.
+    is_version_refused: bool,
+    /// The reason.
+    why: Option<String>,
+}
+
+/// A protocol version to try; the second field is the bit of bridges before 5.0.
+type Dialect = (Version, bool);
+
+fn dialects(version: Versions) -> &'static [Dialect] {
+    use Version::{V5, V31, V311};
+    match version {
+        Versions::Auto => &[(V5, false), (V311, true), (V311, false)],
+        Versions::V5 => &[(V5, false)],
+        Versions::V311 => &[(V311, true), (V311, false)],
+        Versions::V31 => &[(V31, true), (V31, false)],
+    }
+}
+
+impl Worker {
+    /// Serves the bridge until the broker stops.
+    pub fn run(self) {
+        let name = &*self.bridge.name;
+        let Some(session_present) = self.register_until_done() else { return };
+        // A new session uses Packet Identifiers from 1 on, which the far broker may remember from an earlier one.
+        let mut begins_anew = !session_present;
+        let mut backoff = Backoff::new(&self.bridge.reconnect);
+        let (dialects, mut dialect) = (dialects(self.bridge.version), 0);
+        loop {
+            let start = match (begins_anew, self.bridge.clean_start) {
+                // Before 5.0, the far broker keeps no session of a connection that begins a new one.
+                (true, false) if dialects[dialect].0 < Version::V5 => Start::Discard,
+                (false, false) => Start::Resume,
+                _ => Start::Clean,
+            };
+            let outcome = self.attempt(dialects[dialect], start);
+            if self.stop.is_requested() {
+                return;
+            }
+            if outcome.lasted.is_some() {
+                begins_anew = false;
+                if start == Start::Discard {
+                    continue;
+                }
+            }
+            let stable = Duration::from_secs(self.bridge.reconnect.stable_s.into());
+            if outcome.lasted.is_some_and(|lasted| lasted >= stable) {
+                backoff.reset();
+            }
+            if outcome.is_version_refused {
+                dialect = (dialect + 1) % dialects.len();
+                if dialect > 0 {
+                    let (version, _) = dialects[dialect];
+                    tracing::info!(
+                        bridge = name,
+                        version = version.name(),
+                        "trying another protocol version"
+                    );
+                    continue;
+                }
+            }
+            let pause = backoff.next(identity::random());
+            let why = outcome.why.as_deref().unwrap_or("connection lost");
+            let (state, reason) = (BridgeState::Down, Some(why.to_owned()));
+            self.tell(Standing { state, why: reason, ..Standing::default() });
+            let retry_ms = pause.as_millis() as u64;
+            tracing::warn!(bridge = name, why, retry_ms, "bridge is not connected");
+            if self.pause(pause) {
+                return;
+            }
+        }
+    }
+
+    /// Waits; whether the broker stops.
+    fn pause(&self, pause: Duration) -> bool {
+        matches!(self.stopped.recv_timeout(pause), Err(RecvTimeoutError::Disconnected))
+    }
+
+    /// Makes sure that the session exists. None if the broker stops.
+    fn register_until_done(&self) -> Option<bool> {
+        loop {
+            match self.register() {
+                Ok(session_present) => return Some(session_present),
+                Err(why) => {
+                    let name = &*self.bridge.name;
+                    tracing::error!(bridge = name, why, "cannot open the session of a bridge");
+                }
+            }
+            if self.pause(Duration::from_secs(self.bridge.reconnect.most_s.into())) {
+                return None;
+            }
+        }
+    }
+
+    /// Opens the session with its subscriptions, so that messages are queued until the far broker is there. Returns
+    /// whether there was one.
+    fn register(&self) -> Result<bool, String> {
+        let (ours, socket) = dial::pair().map_err(|error| error.to_string())?;
+        let (report, events) = self.report();
+        let (link, bytes) = Link::register(Arc::clone(&self.terms), report);
+        let transport = Box::new(Transport::to_far_broker(FarEnd::plain(link)));
+        self.hand_over(Dialed { socket, transport, bytes })?;
+        let deadline = Instant::now() + REGISTRATION;
+        let mut outcome = Err("the core has not answered within 30 s".to_owned());
+        while let Ok(event) = events.recv_deadline(deadline) {
+            match event {
+                Event::Registered { session_present } => {
+                    outcome = Ok(session_present);
+                    break;
+                }
+                Event::SessionRefused { what } => outcome = Err(what),
+                Event::Ended { why } => {
+                    return outcome.and(Err(why.unwrap_or_else(|| "connection closed".to_owned())));
+                }
+                _ => {}
+            }
+        }
+        // The end of this side ends the connection.
+        drop(ours);
+        while !matches!(events.recv_deadline(deadline), Ok(Event::Ended { .. }) | Err(_)) {}
+        outcome
+    }
+
+    fn report(&self) -> (Report, Receiver<Event>) {
+        let (sender, events) = flume::bounded(EVENTS_MAX);
+        (Report::new(sender, Arc::clone(&self.board.counters)), events)
+    }
+
+    fn hand_over(&self, dialed: Dialed) -> Result<(), String> {
+        // Any core: it hands the connection over to the home core of the session.
+        let command = Command::Adopt(Box::new(dialed));
+        self.cores.send(0, command).map_err(|refused| refused.to_string())
+    }
+
+    /// Connects to the first server that can be reached, and serves the connection until it ends.
+    fn attempt(&self, (version, is_bridge): Dialect, start: Start) -> Outcome {
+        let failed = |why: String| Outcome { why: Some(why), ..Outcome::default() };
+        let prepared = read_password(&self.bridge.password_file)
+            .and_then(|password| Ok((password, Encryption::prepare(&self.bridge)?)));
+        let (password, encryption) = match prepared {
+            Ok(prepared) => prepared,
+            Err(why) => return failed(why),
+        };
+        let username = (!self.bridge.username.is_empty()).then(|| self.bridge.username.clone());
+        let attempt = Attempt { version, is_bridge, start, username, password };
+        let mut whys = Vec::new();
+        for server in &self.bridge.servers {
+            match dial::connect(server, Duration::from_secs(self.bridge.keep_alive_s.into())) {
+                Ok(socket) => {
+                    let (report, events) = self.report();
+                    let link = Link::connect(Arc::clone(&self.terms), attempt, report);
+                    let dialed = encryption.begin(server, link).and_then(|far_end| {
+                        let transport = Box::new(Transport::to_far_broker(far_end));
+                        self.hand_over(Dialed { socket, transport, bytes: Vec::new() })
+                    });
+                    return match dialed {
+                        Ok(()) => self.watch(server, &events),
+                        Err(why) => failed(why),
+                    };
+                }
+                Err(error) => whys.push(format!("{server}: {error}")),
+            }
+        }
+        failed(whys.join("; "))
+    }
+
+    /// Watches a connection until it ends.
+    fn watch(&self, server: &Server, events: &Receiver<Event>) -> Outcome {
+        let name = &*self.bridge.name;
+        let interval = Duration::from_secs(self.bridge.keep_alive_s.into()) / TICKS;
+        let mut outcome = Outcome::default();
+        let mut since = None;
+        let mut next_tick = Instant::now() + interval;
+        loop {
+            match events.recv_deadline(next_tick) {
+                Ok(Event::Connected { session_present }) => {
+                    since = Some(Instant::now());
+                    self.tell(Standing {
+                        state: BridgeState::Up,
+                        server: Some(server.to_string()),
+                        session_present: Some(session_present),
+                        ..Standing::default()
+                    });
+                    tracing::info!(bridge = name, %server, session_present, "bridge connected");
+                }
+                Ok(Event::Refused { code, what }) => {
+                    outcome.is_version_refused = code == VERSION_REFUSED
+                        || code == ReasonCode::UnsupportedProtocolVersion as u8;
+                    outcome.why =
+                        Some(format!("the far broker has refused the connection: {what}"));
+                }
+                Ok(Event::Ended { why }) => {
+                    outcome.why = outcome.why.or(why);
+                    break;
+                }
+                Ok(other) => self.log(other),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => {
+                    self.tick();
+                    next_tick = Instant::now() + interval;
+                }
+            }
+        }
+        outcome.lasted = since.map(|since| since.elapsed());
+        outcome
+    }
+
+    /// Notes a state, and publishes it.
+    fn tell(&self, standing: Standing) {
+        self.board.set(standing);
+        self.publish_state();
+    }
+
+    fn publish_state(&self) {
+        let (topic, payload) = self.board.publication();
+        let (to, _) = replies();
+        let (topic, payload) = (topic.into(), payload.into_bytes().into());
+        let command = EngineCommand::PublishState { topic, payload, reply: to.core(0) };
+        // Refused by a core that stops.
+        let _ = self.cores.send(0, Command::Engine(command));
+    }
+
+    /// Lets the connection look for signs of life.
+    fn tick(&self) {
+        let replies = self.cores.ask_all(|reply| {
+            let (session, action) = (self.terms.session.clone(), BridgeAction::Tick);
+            Command::Engine(EngineCommand::Bridge(BridgeCommand { session, action, reply }))
+        });
+        drop(replies);
+    }
+
+    fn log(&self, event: Event) {
+        let bridge = &*self.bridge.name;
+        match event {
+            Event::FilterRefused { filter, code } => {
+                tracing::warn!(bridge, filter, code, "the far broker has refused a subscription");
+                self.board.note(format!(
+                    "the far broker has refused the subscription to {filter}: {code:#x}"
+                ));
+                self.publish_state();
+            }
+            Event::SessionRefused { what } => {
+                tracing::warn!(bridge, why = what, "this broker does not let the bridge subscribe");
+                self.board.note(format!("this broker has refused {what}"));
+                self.publish_state();
+            }
+            Event::MessageRefused { code } => {
+                rated!(
+                    warn,
+                    log_rate::now(),
+                    bridge,
+                    code,
+                    "the far broker has refused a message, which is dropped"
+                );
+            }
+            Event::Loop { topic, path } => {
+                rated!(
+                    warn,
+                    log_rate::now(),
+                    bridge,
+                    topic,
+                    path,
+                    "a message came back by a loop of bridges and is dropped"
+                );
+            }
+            Event::Registered { .. }
+            | Event::Connected { .. }
+            | Event::Refused { .. }
+            | Event::Ended { .. } => {}
+        }
+    }
+}
+
+/// The password; none without a file.
+fn read_password(file: &Path) -> Result<Option<Vec<u8>>, String> {
+    if file.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let line = secret_file::read_line(file);
+    let line = line.map_err(|what| format!("password_file {}: {what}", file.display()))?;
+    Ok(Some(line.into_bytes()))
+}
