@@ -54,7 +54,7 @@ pub struct Core<S> {
     inbox: Inbox,
     /// Changes of the listeners, which the executor makes.
     /// Connections that bridges have opened.
-    dialed: Vec<Box<Dialed>>,
+    dialed: Vec<Dialed>,
     listening: Vec<(Handed, Reply<()>)>,
     /// A command for statistics, which is answered at the end of the turn.
     asked: Option<(Box<Recording>, Reply<Statistics>)>,
@@ -186,7 +186,7 @@ impl<S> Core<S> {
             Command::Probe(reply) => reply.send(()),
             Command::Statistics { empty, reply } => self.asked = Some((empty, reply)),
             Command::Listen { change, reply } => self.listening.push((change, reply)),
-            Command::Adopt(dialed) => self.dialed.push(dialed),
+            Command::Adopt(dialed) => self.dialed.push(*dialed),
             Command::Engine(command) => self.engine.handle_command(self.now, command),
         }
     }
@@ -199,7 +199,7 @@ impl<S> Core<S> {
 
     /// The next connection that a bridge has opened.
     #[inline]
-    pub fn next_dialed(&mut self) -> Option<Box<Dialed>> {
+    pub fn next_dialed(&mut self) -> Option<Dialed> {
         self.dialed.pop()
     }
 

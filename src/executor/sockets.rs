@@ -69,7 +69,7 @@ pub(super) trait Sockets {
             self.adopt(moving)?;
         }
         while let Some(dialed) = self.core().next_dialed() {
-            self.adopt_dialed(*dialed)?;
+            self.adopt_dialed(dialed)?;
         }
         while let Some((change, reply)) = self.core().next_listener_change() {
             let Some(ListenerChange { open, close }) = change.take() else { continue };

@@ -273,9 +273,9 @@ impl Engine {
             "" => assigned_prefix(listener, &self.listeners, &self.config),
             given => given,
         };
-        let is_bridge = self.connections[id].has_far_broker();
-        if !client_identifier.starts_with(&mqtt.client_identifier_prefix) && !is_bridge
-            || client_identifier.starts_with(SESSION_PREFIX) && !is_bridge
+        let has_wrong_prefix = !client_identifier.starts_with(&mqtt.client_identifier_prefix)
+            || client_identifier.starts_with(SESSION_PREFIX);
+        if has_wrong_prefix && !self.connections[id].has_far_broker()
             || connect.client_identifier.is_empty() && self.listeners.renames_clients(listener)
         {
             let reason = ReasonCode::ClientIdentifierNotValid;
