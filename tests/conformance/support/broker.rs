@@ -107,6 +107,12 @@ impl Broker {
         Self { address, process: Some(Process { child, log, configuration: None, data: None }) }
     }
 
+    /// A broker that the test has not started so.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
+    pub fn running_at(address: SocketAddr) -> Self {
+        Self { address, process: None }
+    }
+
     /// The address that the broker listens on.
     pub fn address(&self) -> SocketAddr {
         self.address

@@ -1,0 +1,179 @@
+//! Bridges between broker processes, on every executor, with one core and several: to another broker of this project, to
+//! Mosquitto, and to a far broker that a test plays itself.
+#![cfg(all(unix, feature = "bridge", feature = "store"))]
+
+mod access;
+mod crashes;
+mod far;
+#[path = "../support/folder.rs"]
+mod folder;
+#[path = "../crash/link.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod link;
+mod loops;
+mod mosquitto;
+mod outages;
+mod passing;
+#[path = "../crash/publisher.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod publisher;
+mod silence;
+mod stand_in;
+#[path = "../crash/subscriber.rs"]
+#[allow(dead_code, reason = "shared with tests that use the rest")]
+mod subscriber;
+#[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
+#[path = "../conformance/support/mod.rs"]
+mod support;
+#[path = "../support/uninterrupted.rs"]
+mod uninterrupted;
+mod witness;
+
+use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use folder::Folder;
+use support::{Broker, Client, Connect, Publish};
+use witness::Witness;
+
+/// Executors and numbers of cores.
+const SETUPS: &[&str] = &[
+    "mode = \"auto\"\ncores = 1",
+    "mode = \"auto\"\ncores = 3",
+    "mode = \"poll\"\ncores = 1",
+    "mode = \"poll\"\ncores = 3",
+    "mode = \"sync\"\ncores = 1",
+    #[cfg(all(feature = "monoio", target_os = "linux", target_pointer_width = "64"))]
+    "executor = \"monoio\"\ncores = 2",
+    #[cfg(all(feature = "glommio", target_os = "linux", target_pointer_width = "64"))]
+    "executor = \"glommio\"\ncores = 2",
+];
+
+/// Several cores, for tests that are about the far broker or about time.
+const ONE_SETUP: &str = "mode = \"auto\"\ncores = 3";
+
+/// Timeout of every operation.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Messages that a publisher has in flight.
+const WINDOW: usize = 24;
+
+/// A broker that is started several times, at one address.
+struct Site {
+    address: SocketAddr,
+    top: String,
+    tables: String,
+    folder: Option<Folder>,
+}
+
+impl Site {
+    fn new(setup: &str) -> Self {
+        Self {
+            address: free_address(),
+            top: format!("{setup}\n"),
+            tables: String::new(),
+            folder: None,
+        }
+    }
+
+    /// Adds tables of the configuration.
+    fn with(mut self, tables: &str) -> Self {
+        self.tables += tables;
+        self.tables += "\n";
+        self
+    }
+
+    /// With a store, which outlasts the process.
+    fn with_store(mut self) -> Self {
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let folder = Folder::new(&number.to_string());
+        self.tables += &format!("[storage]\ndata = {:?}\n", folder.0.join("data"));
+        self.folder = Some(folder);
+        self
+    }
+
+    /// With a bridge of this name. `more` are further keys, and `[[bridges.out]]` and `[[bridges.in]]`.
+    fn bridge(self, name: &str, to: SocketAddr, more: &str) -> Self {
+        self.with(&format!(
+            "[[bridges]]\nname = {name:?}\nservers = [\"mqtt://{to}\"]\n\
+             reconnect = {{ first_ms = 50, most_s = 1, stable_s = 0 }}\n{more}"
+        ))
+    }
+
+    fn start(&self) -> Broker {
+        let Self { top, tables, .. } = self;
+        Broker::listening_at(&self.address.to_string(), &format!("{top}{tables}"))
+    }
+}
+
+static NUMBER: AtomicU32 = AtomicU32::new(0);
+
+/// An address that nobody listens on.
+fn free_address() -> SocketAddr {
+    // Other addresses of this machine are not used by other tests, so that the port stays free.
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let host = match cfg!(target_os = "linux") {
+        true => {
+            let [.., high, low] = std::process::id().to_be_bytes();
+            [127, 64 + (number % 64) as u8, high, low.clamp(1, 254)]
+        }
+        false => [127, 0, 0, 1],
+    };
+    let socket = TcpListener::bind((std::net::Ipv4Addr::from(host), 0)).expect("an address");
+    socket.local_addr().expect("bound")
+}
+
+/// Waits for a condition.
+#[track_caller]
+fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+    let until = Instant::now() + PATIENCE;
+    while !is_so() {
+        assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Waits until a bridge has connected that many times.
+#[track_caller]
+fn connected(broker: &Broker, times: usize) {
+    logged(broker, "\"bridge connected\"", times);
+}
+
+/// Waits until the log has a text that many times.
+#[track_caller]
+fn logged(broker: &Broker, text: &str, times: usize) {
+    wait_until(text, || broker.log().matches(text).count() >= times);
+}
+
+/// Waits until messages of one broker reach another one: the far broker has the subscription of a bridge some time after
+/// the bridge has connected. Nothing of it is under way afterwards.
+#[track_caller]
+fn flows(from: &Broker, topic: &str, to: &Broker, mapped: &str) {
+    let name = format!("flow {}", NUMBER.fetch_add(1, Ordering::Relaxed));
+    let mut witness = Witness::of(to, Connect::v5(&name), mapped);
+    let mut client = Client::connect(from, Connect::v5(&format!("{name} publisher")));
+    let until = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < until, "{topic} does not arrive");
+        client.publish(Publish::new(topic, "probe").qos(1, 1));
+        if witness.within(Duration::from_millis(100)).is_some() {
+            break;
+        }
+    }
+    client.publish(Publish::new(topic, "last probe").qos(1, 1));
+    witness.texts_before("last probe");
+}
+
+/// Publishes as a client of its own.
+fn publish(broker: &Broker, publish: Publish) {
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let mut client = Client::connect(broker, Connect::v5(&format!("publisher {number}")));
+    client.publish(publish);
+    client.disconnect();
+}
+
+/// The numbers as texts.
+fn numbers(range: std::ops::Range<u16>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
