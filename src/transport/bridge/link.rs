@@ -137,13 +137,9 @@ impl Link {
             username: None,
             password: None,
         };
-        let mut link = Self::new(terms, attempt, report, Phase::Registering);
         let mut first = Vec::new();
-        // Retained messages are sent when the far broker is there.
-        link.far.is_new = false;
-        session::open(&link.terms, &link.far, &mut first);
-        link.phase = Phase::Registering;
-        (link, first)
+        session::register(&terms, &mut first);
+        (Self::new(terms, attempt, report, Phase::Registering), first)
     }
 
     /// A link that connects to the far broker.
@@ -325,17 +321,18 @@ impl Link {
         Counters::note(&self.report.counters.received);
         let passed = path::of(&publish.properties.user_properties);
         if !path::may_enter(passed, &self.terms.broker, self.terms.hops_max) {
-            Counters::note(&self.report.counters.loops);
-            let (topic, path) = (publish.topic.to_owned(), passed.to_owned());
-            self.report.tell(Event::Loop { topic, path });
+            self.report.note_loop(publish.topic, passed);
             return self.decline(publish);
         }
         let mut topic = std::mem::take(&mut self.topic);
         match self.terms.r#in.map_in(publish.topic, &mut topic) {
             Some(_) => {
+                let user_properties = &publish.properties.user_properties;
+                path::extended(user_properties, &self.terms.broker, &mut self.properties);
                 let properties = PublishProperties {
                     topic_alias: None,
                     subscription_identifiers: SubscriptionIdentifiers::default(),
+                    user_properties: UserProperties::encoded(&self.properties),
                     ..publish.properties.clone()
                 };
                 let publish = Publish { topic: &topic, properties, ..publish.clone() };
@@ -462,6 +459,11 @@ impl Link {
     }
 
     fn send_publish(&mut self, publish: &Publish<'_>, out: &mut Vec<u8>) {
+        let passed = path::of(&publish.properties.user_properties);
+        if !path::may_leave(passed, &self.terms.broker) {
+            self.report.note_loop(publish.topic, passed);
+            return self.drop_own(publish, ReasonCode::Success);
+        }
         let mut topic = std::mem::take(&mut self.topic);
         match self.terms.out.map_out(publish.topic, &mut topic) {
             Some((_, qos_max)) => self.send_mapped(publish, &topic, qos_max, out),

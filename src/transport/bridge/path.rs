@@ -1,7 +1,10 @@
 //! The path of a message: the brokers that it has passed over bridges, in a User Property.
 //!
-//! A broker adds its identifier when a message leaves over a bridge of MQTT 5.0, and does not take a message that has
-//! it already. So a loop of bridges of any shape ends after one round.
+//! A broker adds its identifier to a message that comes in over a bridge, and again when it leaves over one of MQTT 5.0.
+//! It takes in no message that has the identifier already, and lets none leave that has come back: one in which the
+//! identifier is anywhere but at the end. So a loop of bridges of any shape ends after one round, also where only one
+//! of the two directions is bridged, or where a message comes back by an ordinary client's connection, as which each far
+//! broker sees a bridge.
 
 use crate::wire::UserProperties;
 
@@ -13,18 +16,25 @@ pub(super) fn of<'a>(properties: &UserProperties<'a>) -> &'a str {
     properties.iter().find(|(name, _)| *name == NAME).map_or("", |(_, path)| path)
 }
 
-/// Whether a message with this path may be taken by `broker`: it has not passed it, and fewer than `hops_max` brokers.
+/// Whether a message with this path may be taken by `broker`: it has not passed it, nor more than `hops_max` brokers.
 pub(super) fn may_enter(path: &str, broker: &str, hops_max: usize) -> bool {
     path.is_empty() || {
-        let mut hops = 0;
+        let (mut hops, mut last) = (0, "");
         path.split(',').all(|hop| {
-            hops += 1;
+            // A broker that a message has come to and left over bridges is there twice.
+            hops += usize::from(hop != last);
+            last = hop;
             hop != broker && hops <= hops_max
         })
     }
 }
 
-/// The User Properties of a message that leaves `broker`, encoded.
+/// Whether a message with this path may leave `broker`: it has not left it before.
+pub(super) fn may_leave(path: &str, broker: &str) -> bool {
+    path.rsplit(',').skip(1).all(|hop| hop != broker)
+}
+
+/// The User Properties of a message that has come to `broker`, or leaves it, encoded.
 pub(super) fn extended(properties: &UserProperties<'_>, broker: &str, encoded: &mut Vec<u8>) {
     encoded.clear();
     let mut path = String::new();
@@ -65,6 +75,19 @@ mod tests {
     fn a_message_that_has_passed_a_broker_does_not_enter_it_again() {
         assert!(may_enter("", "a", 8) && may_enter("b,c", "a", 8));
         assert!(!may_enter("b,a", "a", 8) && !may_enter("a", "a", 8));
+    }
+
+    #[test]
+    fn a_message_leaves_a_broker_that_it_has_come_to_and_does_not_leave_it_again() {
+        assert!(may_leave("", "a") && may_leave("b", "a"));
+        assert!(may_leave("a", "a") && may_leave("b,b,a", "a"), "come in, and not left");
+        assert!(!may_leave("a,b", "a") && !may_leave("a,a", "a") && !may_leave("b,a,c,a", "a"));
+    }
+
+    #[test]
+    fn a_broker_that_a_message_has_come_to_and_left_is_one_hop() {
+        assert!(may_enter("b,b,c,c", "a", 2));
+        assert!(!may_enter("b,b,c,c,d", "a", 2));
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub enum Event {
     },
     /// A message came back that had passed this broker, or had passed too many.
     Loop {
-        /// Its topic at the far broker.
+        /// Its topic where it came from.
         topic: String,
         /// The brokers that it has passed.
         path: String,
@@ -106,6 +106,12 @@ impl Report {
     pub fn tell(&self, event: Event) {
         // Of too many events the last ones are lost; the end of the connection shows by the end of the channel.
         let _ = self.events.try_send(event);
+    }
+
+    /// A message has come back by a loop of bridges, or has passed too many brokers.
+    pub fn note_loop(&self, topic: &str, path: &str) {
+        Counters::note(&self.counters.loops);
+        self.tell(Event::Loop { topic: topic.to_owned(), path: path.to_owned() });
     }
 
     /// The reason why the connection is about to end; the first one counts.
