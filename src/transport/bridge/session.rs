@@ -16,8 +16,24 @@ const SUBSCRIBE: PacketIdentifier = PacketIdentifier::new(u16::MAX).unwrap();
 const PATH_BYTES: u32 = 32;
 const PATH_BYTES_PER_HOP: u32 = 9;
 
+/// Appends CONNECT and SUBSCRIBE of the bridge's session, before there is a far broker.
+pub(super) fn register(terms: &Terms, out: &mut Vec<u8>) {
+    // Retained messages are sent once the far broker is there.
+    begin(terms, &Far::default(), 2, out);
+}
+
 /// Appends CONNECT and SUBSCRIBE of the bridge's session. `far` is what the far broker accepts.
 pub(super) fn open(terms: &Terms, far: &Far, out: &mut Vec<u8>) {
+    let retain_handling = match terms.retained {
+        Retained::Live | Retained::Clear => 2,
+        Retained::Always => 0,
+        Retained::Initial if far.is_new => 0,
+        Retained::Initial => 1,
+    };
+    begin(terms, far, retain_handling, out);
+}
+
+fn begin(terms: &Terms, far: &Far, retain_handling: u8, out: &mut Vec<u8>) {
     let connect = Connect {
         version: Version::V5,
         is_bridge: false,
@@ -39,12 +55,6 @@ pub(super) fn open(terms: &Terms, far: &Far, out: &mut Vec<u8>) {
         },
     };
     Packet::Connect(connect).encode(Version::V5, out);
-    let retain_handling = match terms.retained {
-        Retained::Live | Retained::Clear => 2,
-        Retained::Always => 0,
-        Retained::Initial if far.is_new => 0,
-        Retained::Initial => 1,
-    };
     let filters: Vec<_> = terms.out.local_filters().collect();
     subscribe(&filters, far.maximum_qos, retain_handling, Version::V5, out);
 }
