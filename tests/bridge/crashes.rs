@@ -14,7 +14,8 @@ use crate::{ONE_SETUP, PATIENCE, SETUPS, Site};
 const KILLS: usize = 5;
 
 /// What the publisher of the near broker publishes goes out; what the one of the far broker publishes comes in.
-const RULES: &str = "[[bridges.out]]\nfilter = \"t/+/publisher 0\"\n[[bridges.in]]\nfilter = \"t/+/publisher 1\"\n";
+const RULES: &str =
+    "[[bridges.out]]\nfilter = \"t/+/publisher 0\"\n[[bridges.in]]\nfilter = \"t/+/publisher 1\"\n";
 
 /// The clients of one broker.
 struct Clients {
@@ -56,6 +57,7 @@ fn kill(broker: &mut Option<Broker>, site: &Site, number: usize) {
 }
 
 fn check(setup: &str, version: &str, kills_near: bool, kills_far: bool) {
+    eprintln!("{setup:?}, version {version}"); // shown if the test fails
     let rules = format!("version = {version:?}\n{RULES}");
     let far_site = Site::new(setup).with_store();
     let near_site = Site::new(setup).with_store().bridge("far", far_site.address, &rules);
@@ -87,7 +89,9 @@ fn check(setup: &str, version: &str, kills_near: bool, kills_far: bool) {
     });
     let sent: Vec<(String, u64)> = sides
         .iter()
-        .flat_map(|side| [1, 2].map(|qos| (side.publisher.topic(qos), side.publisher.last[usize::from(qos)])))
+        .flat_map(|side| {
+            [1, 2].map(|qos| (side.publisher.topic(qos), side.publisher.last[usize::from(qos)]))
+        })
         .collect();
     assert!(sent.iter().all(|(_, count)| *count > 0), "{setup}: {sent:?}");
     for (side, address) in sides.iter_mut().zip(addresses) {

@@ -48,7 +48,8 @@ fn counts(brokers: &[Broker]) -> Vec<Vec<usize>> {
         }
     }
     let came: Vec<Vec<Publish>> = witnesses.iter_mut().map(Witness::until_quiet).collect();
-    let topics = || (0..brokers.len()).flat_map(|of| (0..=2).map(move |qos| format!("site/{of}/{qos}")));
+    let topics =
+        || (0..brokers.len()).flat_map(|of| (0..=2).map(move |qos| format!("site/{of}/{qos}")));
     let count = |came: &Vec<Publish>| {
         topics().map(|topic| came.iter().filter(|of| of.topic == topic).count()).collect()
     };

@@ -101,8 +101,9 @@ fn messages_go_to_mosquitto_and_come_from_it_once_in_each_version() {
     let far = mosquitto.broker();
     for version in VERSIONS {
         for (number, setup) in SETUPS.iter().enumerate() {
-            let rules =
-                format!("version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}");
+            let rules = format!(
+                "version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}"
+            );
             let near = Site::new(setup).bridge("far", mosquitto.address, &rules).start();
             connected(&near, 1);
             flows(&far, "cmd/probe", &near, "cmd/probe");
@@ -157,10 +158,10 @@ fn after_a_restart_of_mosquitto_nothing_is_missing_and_qos_2_has_come_once() {
     for version in VERSIONS {
         for (number, setup) in SETUPS.iter().enumerate() {
             let mut mosquitto = Mosquitto::new(program);
-            let rules =
-                format!("version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}");
-            let near =
-                Site::new(setup).with_store().bridge("far", mosquitto.address, &rules);
+            let rules = format!(
+                "version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}"
+            );
+            let near = Site::new(setup).with_store().bridge("far", mosquitto.address, &rules);
             let running = near.start();
             connected(&running, 1);
             flows(&mosquitto.broker(), "cmd/probe", &running, "cmd/probe");

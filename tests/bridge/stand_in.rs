@@ -169,7 +169,8 @@ fn a_qos_2_message_that_is_repeated_by_the_far_broker_comes_in_once() {
 }
 
 #[test]
-fn after_the_far_broker_has_lost_its_session_nothing_is_missing_and_no_new_message_is_taken_for_an_old_one() {
+fn after_the_far_broker_has_lost_its_session_nothing_is_missing_and_no_new_message_is_taken_for_an_old_one()
+ {
     for version in ["5", "3.1.1"] {
         for setup in SETUPS {
             let far = Far::new();
@@ -220,17 +221,20 @@ fn after_the_far_broker_has_lost_its_session_nothing_is_missing_and_no_new_messa
 }
 
 #[test]
-fn messages_go_with_the_qos_that_the_far_broker_supports() {
+fn messages_go_with_the_qos_that_the_far_broker_supports_and_without_retain_if_it_has_none() {
     for setup in SETUPS {
         for maximum in [0, 1] {
             let far = Far::new();
             let near = bridged(setup, &far, OUT);
             // Maximum QoS, Receive Maximum 1, no retained messages.
             let mut peer = far.serve(false, &[0x24, maximum, 0x21, 0, 1, 0x25, 0]);
+            connected(&near, 1);
             let mut client = publisher(&near);
             for number in 1..=5 {
                 for qos in [2, 1] {
-                    client.publish(Publish::new("t", number.to_string()).qos(qos, number).retain());
+                    let publish = Publish::new("t", number.to_string()).qos(qos, number);
+                    // Not the first one: it may come before the bridge subscribes, and would be sent as retained, too.
+                    client.publish(if number > 1 { publish.retain() } else { publish });
                     let got = peer.publish();
                     let expected = (&*number.to_string(), maximum, false);
                     assert_eq!((got.text(), got.qos, got.retain), expected, "{setup}");

@@ -80,7 +80,8 @@ impl Broker {
             let start = seen.len();
             let read = log.read_line(&mut seen).expect("a log of text");
             assert!(read > 0, "the broker exited before it listened:\n{seen}");
-            let event: serde_json::Value = serde_json::from_str(&seen[start..]).expect("JSON");
+            let event: serde_json::Value =
+                serde_json::from_str(&seen[start..]).unwrap_or_else(|_| panic!("{seen}"));
             if event["message"] == "listening" {
                 let address = event["address"].as_str().expect("an address");
                 break address.parse().expect("an address");
