@@ -72,7 +72,19 @@ impl Far {
         }
     }
 
-    /// Accepts the next connection with these flags, properties with their length, and grants its subscriptions.
+    /// Before 5.0, the first connection only ends a session that there may be.
+    #[track_caller]
+    pub fn discard(&self, version: &str) {
+        if version != "5" {
+            let (mut peer, connect) = self.accept();
+            assert!(connect.clean_start);
+            peer.connack(false, &[]);
+            assert_eq!(peer.next(), Some(Packet::Disconnect));
+            assert_eq!(peer.next(), None);
+        }
+    }
+
+    /// Accepts the next connection with this Session Present and these properties.
     #[track_caller]
     pub fn serve(&self, session_present: bool, properties: &[u8]) -> Peer {
         let (mut peer, _) = self.accept();

@@ -103,7 +103,9 @@ impl Site {
 
     fn start(&self) -> Broker {
         let Self { top, tables, .. } = self;
-        Broker::listening_at(&self.address.to_string(), &format!("{top}{tables}"))
+        // Not in the folder of the user, whose name is the port.
+        let memory = if self.folder.is_none() { "[storage]\ndata = \"none\"\n" } else { "" };
+        Broker::listening_at(&self.address.to_string(), &format!("{top}{tables}{memory}"))
     }
 }
 

@@ -18,6 +18,8 @@ use crate::wire::{
 
 const BROKER: &str = "0000000a";
 
+const NOTHING: &[u8] = &[];
+
 fn terms() -> Terms {
     let out = OutRule {
         filter: "site/#".to_owned(),
@@ -274,13 +276,16 @@ fn an_error_of_the_far_broker_reaches_the_session_and_is_counted() {
 #[test]
 fn a_message_that_no_rule_maps_is_acknowledged_and_not_passed() {
     let mut between = Between::open(Version::V5);
-    assert_eq!(between.passes_in(&Packet::Publish(publish("other", Qos::AtLeastOnce, 4))), []);
+    assert_eq!(between.passes_in(&Packet::Publish(publish("other", Qos::AtLeastOnce, 4))), NOTHING);
     let puback = Packet::Puback(ack(4, ReasonCode::Success));
     assert_eq!(between.says(&[]), encoded(&puback, Version::V5));
-    assert_eq!(between.passes_in(&Packet::Publish(publish("other", Qos::ExactlyOnce, 5))), []);
+    assert_eq!(between.passes_in(&Packet::Publish(publish("other", Qos::ExactlyOnce, 5))), NOTHING);
     let pubrec = Packet::Pubrec(ack(5, ReasonCode::Success));
     assert_eq!(between.says(&[]), encoded(&pubrec, Version::V5));
-    assert_eq!(between.passes_out(&Packet::Publish(publish("other", Qos::AtLeastOnce, 6))), []);
+    assert_eq!(
+        between.passes_out(&Packet::Publish(publish("other", Qos::AtLeastOnce, 6))),
+        NOTHING
+    );
     assert!(matches!(one(&between.hears(&[]).expect("open"), Version::V5), Packet::Puback(_)));
     assert_eq!(between.counters.unmapped.load(Ordering::Relaxed), 3);
 }
@@ -293,7 +298,7 @@ fn an_exchange_of_qos_2_is_completed_here_where_the_far_broker_has_only_qos_1() 
     is_publish(&far, Version::V5, &publish("plant7/a", Qos::AtLeastOnce, 9));
     let pubrec = between.passes_in(&Packet::Puback(ack(9, ReasonCode::Success)));
     assert_eq!(pubrec, encoded(&Packet::Pubrec(ack(9, ReasonCode::Success)), Version::V5));
-    assert_eq!(between.passes_out(&Packet::Pubrel(ack(9, ReasonCode::Success))), []);
+    assert_eq!(between.passes_out(&Packet::Pubrel(ack(9, ReasonCode::Success))), NOTHING);
     let pubcomp = between.hears(&[]).expect("open");
     assert_eq!(pubcomp, encoded(&Packet::Pubcomp(ack(9, ReasonCode::Success)), Version::V5));
 }
@@ -314,10 +319,10 @@ fn a_message_that_comes_back_is_acknowledged_counted_and_not_passed_in_either_di
         ..publish(topic, Qos::AtLeastOnce, 8)
     };
     let section = path("0000000b,0000000a");
-    assert_eq!(between.passes_in(&Packet::Publish(of("cmd/a", &section))), []);
+    assert_eq!(between.passes_in(&Packet::Publish(of("cmd/a", &section))), NOTHING);
     assert!(matches!(one(&between.says(&[]), Version::V5), Packet::Puback(_)));
     let section = path("0000000a,0000000b");
-    assert_eq!(between.passes_out(&Packet::Publish(of("site/a", &section))), []);
+    assert_eq!(between.passes_out(&Packet::Publish(of("site/a", &section))), NOTHING);
     assert!(matches!(one(&between.hears(&[]).expect("open"), Version::V5), Packet::Puback(_)));
     assert_eq!(between.counters.loops.load(Ordering::Relaxed), 2);
     let section = path("0000000b,0000000a");
@@ -331,10 +336,10 @@ fn a_message_larger_than_the_far_broker_accepts_is_done_with_and_counted() {
     let mut between = Between::accepted(Version::V5, properties);
     for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
         let large = Publish { payload: &[b'x'; 100], ..publish("site/a", qos, 3) };
-        assert_eq!(between.passes_out(&Packet::Publish(large)), []);
+        assert_eq!(between.passes_out(&Packet::Publish(large)), NOTHING);
         let session = between.hears(&[]).expect("open");
         match qos {
-            Qos::AtMostOnce => assert_eq!(session, []),
+            Qos::AtMostOnce => assert_eq!(session, NOTHING),
             _ => assert!(matches!(
                 one(&session, Version::V5),
                 Packet::Puback(ack) | Packet::Pubrec(ack) if ack.reason.is_error()
@@ -373,7 +378,7 @@ fn the_end_of_the_session_is_a_plain_disconnect_to_the_far_broker_and_the_last_p
     let disconnect = Disconnect { reason: ReasonCode::ServerShuttingDown, ..Disconnect::default() };
     let far = between.passes_out(&Packet::Disconnect(disconnect));
     assert_eq!(far, [0xE0, 0]);
-    assert_eq!(between.hears(&[0xD0, 0]).expect("ignored"), []);
+    assert_eq!(between.hears(&[0xD0, 0]).expect("ignored"), NOTHING);
 }
 
 #[test]
@@ -418,7 +423,8 @@ fn of_far(version: Version) -> impl Strategy<Value = Vec<u8>> {
     let suback = Just({
         let suback = Suback {
             packet_identifier: identifier(u16::MAX),
-            properties: Default::default(),
+            reason_string: None,
+            user_properties: UserProperties::none(),
             reasons: &[1],
         };
         encoded(&Packet::Suback(suback), version)
