@@ -76,8 +76,9 @@ impl Worker {
         let (dialects, mut dialect) = (dialects(self.bridge.version), 0);
         loop {
             let start = match (begins_anew, self.bridge.clean_start) {
-                // Before 5.0, the far broker keeps no session of a connection that begins a new one.
-                (true, false) if dialects[dialect].0 < Version::V5 => Start::Discard,
+                // Before 5.0, the far broker keeps no session of a connection that begins a new one. In 5.0, Mosquitto
+                // 2.0 has forgotten such a session after a restart.
+                (true, false) => Start::Discard,
                 (false, false) => Start::Resume,
                 _ => Start::Clean,
             };

@@ -71,7 +71,10 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
         password: attempt.password.as_deref(),
         will: None,
         properties: ConnectProperties {
-            session_expiry_interval: Some(terms.session_expiry_s),
+            session_expiry_interval: match attempt.start {
+                Start::Discard => Some(0),
+                Start::Resume | Start::Clean => Some(terms.session_expiry_s),
+            },
             receive_maximum: Some(terms.receive_maximum),
             maximum_packet_size: Some(terms.packet_bytes_max),
             ..ConnectProperties::default()
