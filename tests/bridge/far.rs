@@ -72,16 +72,14 @@ impl Far {
         }
     }
 
-    /// Before 5.0, the first connection only ends a session that there may be.
+    /// The first connection only ends a session that there may be from before.
     #[track_caller]
-    pub fn discard(&self, version: &str) {
-        if version != "5" {
-            let (mut peer, connect) = self.accept();
-            assert!(connect.clean_start);
-            peer.connack(false, &[]);
-            assert_eq!(peer.next(), Some(Packet::Disconnect));
-            assert_eq!(peer.next(), None);
-        }
+    pub fn discard(&self) {
+        let (mut peer, connect) = self.accept();
+        assert!(connect.clean_start);
+        peer.connack(false, &[]);
+        assert_eq!(peer.next(), Some(Packet::Disconnect));
+        assert_eq!(peer.next(), None);
     }
 
     /// Accepts the next connection with this Session Present and these properties.

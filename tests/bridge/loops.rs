@@ -74,11 +74,9 @@ fn each_at_most(brokers: &[Broker], most: usize, what: &str) {
 
 #[test]
 fn what_one_bridge_carries_both_ways_reaches_each_broker_once() {
-    for version in ["5", "3.1.1", "3.1"] {
-        for setup in SETUPS {
-            let both = format!("version = {version:?}\n{OUT}{IN}");
-            each_once(&brokers(setup, 2, &[(0, 1, both)]), &format!("{setup} {version}"));
-        }
+    for (version, setup) in crate::versions(&["3.1.1", "3.1"]) {
+        let both = format!("version = {version:?}\n{OUT}{IN}");
+        each_once(&brokers(setup, 2, &[(0, 1, both)]), &format!("{setup} {version}"));
     }
 }
 

@@ -53,6 +53,12 @@ const SETUPS: &[&str] = &[
 /// Several cores, for tests that are about the far broker or about time.
 const ONE_SETUP: &str = "mode = \"auto\"\ncores = 3";
 
+/// Setups with 5.0, and one of them with each other version.
+fn versions(others: &'static [&'static str]) -> impl Iterator<Item = (&'static str, &'static str)> {
+    let with_5 = SETUPS.iter().map(|setup| ("5", *setup));
+    with_5.chain(others.iter().map(|version| (*version, ONE_SETUP)))
+}
+
 /// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::folder::Folder;
 use crate::support::{Broker, Client, Connect, Publish};
-use crate::{SETUPS, Site, Witness, connected, flows, free_address, numbers, publish, wait_until};
+use crate::{Site, Witness, connected, flows, free_address, numbers, publish, wait_until};
 
 const RULES: &str = "\
 [[bridges.out]]
@@ -99,29 +99,26 @@ fn messages_go_to_mosquitto_and_come_from_it_once_in_each_version() {
     let Some(program) = program() else { return };
     let mosquitto = Mosquitto::new(program);
     let far = mosquitto.broker();
-    for version in VERSIONS {
-        for (number, setup) in SETUPS.iter().enumerate() {
-            let rules = format!(
-                "version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}"
-            );
-            let near = Site::new(setup).bridge("far", mosquitto.address, &rules).start();
-            connected(&near, 1);
-            flows(&far, "cmd/probe", &near, "cmd/probe");
-            let (mut there, mut here) = (Witness::at(&far, "#"), Witness::at(&near, "#"));
-            for qos in 0..=2 {
-                let of = |topic: &str| match qos {
-                    0 => Publish::new(topic, "x"),
-                    _ => Publish::new(topic, "x").qos(qos, 1),
-                };
-                publish(&near, of("site/a"));
-                let got = there.next();
-                assert_eq!((&*got.topic, got.qos), ("site/a", qos), "{setup} {version}");
-                publish(&far, of("cmd/a"));
-                assert_eq!(there.next().topic, "cmd/a");
-                assert_eq!(here.next().topic, "site/a");
-                let got = here.next();
-                assert_eq!((&*got.topic, got.qos), ("cmd/a", qos), "{setup} {version}");
-            }
+    for (number, (version, setup)) in crate::versions(&["auto", "3.1.1", "3.1"]).enumerate() {
+        let rules =
+            format!("version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}");
+        let near = Site::new(setup).bridge("far", mosquitto.address, &rules).start();
+        connected(&near, 1);
+        flows(&far, "cmd/probe", &near, "cmd/probe");
+        let (mut there, mut here) = (Witness::at(&far, "#"), Witness::at(&near, "#"));
+        for qos in 0..=2 {
+            let of = |topic: &str| match qos {
+                0 => Publish::new(topic, "x"),
+                _ => Publish::new(topic, "x").qos(qos, 1),
+            };
+            publish(&near, of("site/a"));
+            let got = there.next();
+            assert_eq!((&*got.topic, got.qos), ("site/a", qos), "{setup} {version}");
+            publish(&far, of("cmd/a"));
+            assert_eq!(there.next().topic, "cmd/a");
+            assert_eq!(here.next().topic, "site/a");
+            let got = here.next();
+            assert_eq!((&*got.topic, got.qos), ("cmd/a", qos), "{setup} {version}");
         }
     }
 }
@@ -155,48 +152,45 @@ fn topics_that_go_both_ways_to_mosquitto_do_not_loop() {
 fn after_a_restart_of_mosquitto_nothing_is_missing_and_qos_2_has_come_once() {
     const COUNT: u16 = 50;
     let Some(program) = program() else { return };
-    for version in VERSIONS {
-        for (number, setup) in SETUPS.iter().enumerate() {
-            let mut mosquitto = Mosquitto::new(program);
-            let rules = format!(
-                "version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}"
-            );
-            let near = Site::new(setup).with_store().bridge("far", mosquitto.address, &rules);
-            let running = near.start();
-            connected(&running, 1);
-            flows(&mosquitto.broker(), "cmd/probe", &running, "cmd/probe");
-            drop(Witness::of(&mosquitto.broker(), kept(), "site/#"));
-            let mut here = Witness::of(&running, kept(), "cmd/#");
-            let mut client = Client::connect(&running, Connect::v5("publisher"));
-            for number in 0..COUNT {
-                client.publish(Publish::new("site/a", number.to_string()).qos(2, number + 1));
-            }
-            // Stopped while some of it may be under way.
-            mosquitto.stop();
-            for number in COUNT..2 * COUNT {
-                client.publish(Publish::new("site/a", number.to_string()).qos(2, number + 1));
-            }
-            mosquitto.start();
-            client.publish(Publish::new("site/a", "end").qos(2, 1));
-            let mut there = Witness::of(&mosquitto.broker(), kept(), "site/#");
-            assert_eq!(there.texts_before("end"), numbers(0..2 * COUNT), "{setup} {version}");
-            // In: what is published there while this broker is down.
-            connected(&running, 2);
-            publish(&mosquitto.broker(), Publish::new("cmd/a", "first").qos(2, 1));
-            assert_eq!(here.texts_before("first"), [""; 0], "{setup} {version}");
-            drop((here, running)); // SIGKILL
-            let far = mosquitto.broker();
-            let mut client = Client::connect(&far, Connect::v5("publisher"));
-            for number in 0..COUNT {
-                client.publish(Publish::new("cmd/a", number.to_string()).qos(2, number + 1));
-            }
-            let running = near.start();
-            let mut here = Witness::of(&running, kept(), "cmd/#");
-            client.publish(Publish::new("cmd/a", "end").qos(2, 1));
-            let mut texts = here.texts_before("end");
-            // The witness was killed before it could complete this exchange.
-            texts.retain(|text| text != "first");
-            assert_eq!(texts, numbers(0..COUNT), "{setup} {version}");
+    for (number, (version, setup)) in crate::versions(&["auto", "3.1.1", "3.1"]).enumerate() {
+        let mut mosquitto = Mosquitto::new(program);
+        let rules =
+            format!("version = {version:?}\nclient_identifier = \"n{version}{number}\"\n{RULES}");
+        let near = Site::new(setup).with_store().bridge("far", mosquitto.address, &rules);
+        let running = near.start();
+        connected(&running, 1);
+        flows(&mosquitto.broker(), "cmd/probe", &running, "cmd/probe");
+        drop(Witness::of(&mosquitto.broker(), kept(), "site/#"));
+        let mut here = Witness::of(&running, kept(), "cmd/#");
+        let mut client = Client::connect(&running, Connect::v5("publisher"));
+        for number in 0..COUNT {
+            client.publish(Publish::new("site/a", number.to_string()).qos(2, number + 1));
         }
+        // Stopped while some of it may be under way.
+        mosquitto.stop();
+        for number in COUNT..2 * COUNT {
+            client.publish(Publish::new("site/a", number.to_string()).qos(2, number + 1));
+        }
+        mosquitto.start();
+        client.publish(Publish::new("site/a", "end").qos(2, 1));
+        let mut there = Witness::of(&mosquitto.broker(), kept(), "site/#");
+        assert_eq!(there.texts_before("end"), numbers(0..2 * COUNT), "{setup} {version}");
+        // In: what is published there while this broker is down.
+        connected(&running, 2);
+        publish(&mosquitto.broker(), Publish::new("cmd/a", "first").qos(2, 1));
+        assert_eq!(here.texts_before("first"), [""; 0], "{setup} {version}");
+        drop((here, running)); // SIGKILL
+        let far = mosquitto.broker();
+        let mut client = Client::connect(&far, Connect::v5("publisher"));
+        for number in 0..COUNT {
+            client.publish(Publish::new("cmd/a", number.to_string()).qos(2, number + 1));
+        }
+        let running = near.start();
+        let mut here = Witness::of(&running, kept(), "cmd/#");
+        client.publish(Publish::new("cmd/a", "end").qos(2, 1));
+        let mut texts = here.texts_before("end");
+        // The witness was killed before it could complete this exchange.
+        texts.retain(|text| text != "first");
+        assert_eq!(texts, numbers(0..COUNT), "{setup} {version}");
     }
 }

@@ -32,27 +32,25 @@ fn pair(setup: &str, rules: &str) -> (Broker, Broker) {
 
 #[test]
 fn messages_of_each_qos_go_out_and_come_in_with_mapped_topics() {
-    for version in ["5", "3.1.1", "3.1"] {
-        for setup in SETUPS {
-            let (near, far) = pair(setup, &format!("version = {version:?}\n{RULES}"));
-            let mut there = Witness::at(&far, "#");
-            let mut here = Witness::at(&near, "do/#");
-            for qos in 0..=2 {
-                let of = |topic: &str| match qos {
-                    0 => Publish::new(topic, "x"),
-                    _ => Publish::new(topic, "x").qos(qos, 1),
-                };
-                publish(&near, of("site/a/b"));
-                let got = there.next();
-                assert_eq!((&*got.topic, got.qos), ("plant7/a/b", qos), "{setup} {version}");
-                publish(&near, of("lower/a"));
-                let got = there.next();
-                assert_eq!((&*got.topic, got.qos), ("lower/a", qos.min(1)), "{setup} {version}");
-                publish(&far, of("cmd/c"));
-                let got = here.next();
-                assert_eq!((&*got.topic, got.qos), ("do/c", qos), "{setup} {version}");
-                assert_eq!(there.next().topic, "cmd/c");
-            }
+    for (version, setup) in crate::versions(&["3.1.1", "3.1"]) {
+        let (near, far) = pair(setup, &format!("version = {version:?}\n{RULES}"));
+        let mut there = Witness::at(&far, "#");
+        let mut here = Witness::at(&near, "do/#");
+        for qos in 0..=2 {
+            let of = |topic: &str| match qos {
+                0 => Publish::new(topic, "x"),
+                _ => Publish::new(topic, "x").qos(qos, 1),
+            };
+            publish(&near, of("site/a/b"));
+            let got = there.next();
+            assert_eq!((&*got.topic, got.qos), ("plant7/a/b", qos), "{setup} {version}");
+            publish(&near, of("lower/a"));
+            let got = there.next();
+            assert_eq!((&*got.topic, got.qos), ("lower/a", qos.min(1)), "{setup} {version}");
+            publish(&far, of("cmd/c"));
+            let got = here.next();
+            assert_eq!((&*got.topic, got.qos), ("do/c", qos), "{setup} {version}");
+            assert_eq!(there.next().topic, "cmd/c");
         }
     }
 }

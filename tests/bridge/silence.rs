@@ -11,6 +11,7 @@ const OUT: &str = "keep_alive_s = 5\n[[bridges.out]]\nfilter = \"t/#\"\n";
 fn begin(qos: u8) -> (Broker, Far, Peer, Publish) {
     let far = Far::new();
     let near = Site::new(ONE_SETUP).bridge("far", far.address, OUT).start();
+    far.discard();
     let mut peer = far.serve(false, &[]);
     let mut client = Client::connect(&near, Connect::v5("publisher"));
     client.publish(Publish::new("t", "x").qos(qos, 1));
@@ -54,6 +55,7 @@ fn a_far_broker_that_does_not_answer_connect_is_connected_again() {
     let near = Site::new(ONE_SETUP).bridge("far", far.address, OUT).start();
     let (mut silent, _) = far.accept();
     silent.expect_end();
+    far.discard();
     let mut peer = far.serve(false, &[]);
     Client::connect(&near, Connect::v5("publisher")).publish(Publish::new("t", "x").qos(1, 1));
     assert_eq!(peer.publish().text(), "x");

@@ -9,8 +9,15 @@ use crate::{ONE_SETUP, SETUPS, Site, Witness, connected, logged};
 const OUT: &str = "[[bridges.out]]\nfilter = \"t/#\"\n";
 const IN: &str = "[[bridges.in]]\nfilter = \"a/#\"\n[[bridges.in]]\nfilter = \"b/#\"\n";
 
-fn bridged(setup: &str, far: &Far, more: &str) -> Broker {
+fn started(setup: &str, far: &Far, more: &str) -> Broker {
     Site::new(setup).bridge("far", far.address, more).start()
+}
+
+/// Like `started`, until the connection comes that stays.
+fn bridged(setup: &str, far: &Far, more: &str) -> Broker {
+    let broker = started(setup, far, more);
+    far.discard();
+    broker
 }
 
 fn publisher(broker: &Broker) -> Client {
@@ -23,14 +30,14 @@ fn a_far_broker_without_5_0_is_asked_with_3_1_1_as_a_bridge_and_then_as_a_client
     for refusals in [[&[0x20, 2, 0, 1][..]; 2], [&[0x20, 3, 0, 0x84, 0], &[0x20, 2, 0, 1]]] {
         for setup in SETUPS {
             let far = Far::new();
-            let near = bridged(setup, &far, &format!("{OUT}{IN}"));
+            let near = started(setup, &far, &format!("{OUT}{IN}"));
             for (level, refusal) in [5, 0x84].into_iter().zip(refusals) {
                 let (mut peer, connect) = far.accept();
                 assert_eq!(connect.level, level, "{setup}");
                 peer.raw(refusal);
                 peer.expect_end();
             }
-            far.discard("3.1.1");
+            far.discard();
             let (mut peer, connect) = far.accept();
             assert_eq!((connect.level, connect.clean_start), (4, false), "{setup}");
             peer.connack(false, &[]);
@@ -120,107 +127,98 @@ fn a_message_that_the_far_broker_refuses_is_dropped_and_the_next_one_goes_on() {
 
 #[test]
 fn unacknowledged_messages_are_repeated_on_the_next_connection_as_far_as_they_had_come() {
-    for version in ["5", "3.1.1"] {
-        for setup in SETUPS {
-            let far = Far::new();
-            let near = bridged(setup, &far, &format!("version = {version:?}\n{OUT}"));
-            far.discard(version);
-            let mut peer = far.serve(false, &[]);
-            let mut client = publisher(&near);
-            client.publish(Publish::new("t/1", "one").qos(1, 1));
-            client.publish(Publish::new("t/2", "two").qos(2, 2));
-            client.publish(Publish::new("t/3", "three").qos(2, 3));
-            let (one, two, three) = (peer.publish(), peer.publish(), peer.publish());
-            peer.send(Ack::pubrec(three.id()));
-            peer.expect(Ack::pubrel(three.id()));
-            drop(peer);
-            let mut peer = far.serve(true, &[]);
-            assert_eq!(peer.publish(), one.dup(), "{setup} {version}");
-            assert_eq!(peer.publish(), two.clone().dup(), "{setup} {version}");
-            peer.expect(Ack::pubrel(three.id()));
-            peer.send(Ack::pubcomp(three.id()));
-            peer.send(Ack::pubrec(two.id()));
-            peer.expect(Ack::pubrel(two.id()));
-        }
+    for (version, setup) in crate::versions(&["3.1.1"]) {
+        let far = Far::new();
+        let near = bridged(setup, &far, &format!("version = {version:?}\n{OUT}"));
+        let mut peer = far.serve(false, &[]);
+        let mut client = publisher(&near);
+        client.publish(Publish::new("t/1", "one").qos(1, 1));
+        client.publish(Publish::new("t/2", "two").qos(2, 2));
+        client.publish(Publish::new("t/3", "three").qos(2, 3));
+        let (one, two, three) = (peer.publish(), peer.publish(), peer.publish());
+        peer.send(Ack::pubrec(three.id()));
+        peer.expect(Ack::pubrel(three.id()));
+        drop(peer);
+        let mut peer = far.serve(true, &[]);
+        assert_eq!(peer.publish(), one.dup(), "{setup} {version}");
+        assert_eq!(peer.publish(), two.clone().dup(), "{setup} {version}");
+        peer.expect(Ack::pubrel(three.id()));
+        peer.send(Ack::pubcomp(three.id()));
+        peer.send(Ack::pubrec(two.id()));
+        peer.expect(Ack::pubrel(two.id()));
     }
 }
 
 #[test]
 fn a_qos_2_message_that_is_repeated_by_the_far_broker_comes_in_once() {
-    for version in ["5", "3.1.1"] {
-        for setup in SETUPS {
-            let far = Far::new();
-            let near = bridged(setup, &far, &format!("version = {version:?}\n{IN}"));
-            far.discard(version);
-            let mut here = Witness::at(&near, "#");
-            let mut peer = far.serve(false, &[]);
-            peer.grant(&[2, 2]);
-            peer.send(Publish::new("a/1", "once").qos(2, 7));
-            peer.expect(Ack::pubrec(7));
-            drop(peer);
-            let mut peer = far.serve(true, &[]);
-            peer.grant(&[2, 2]);
-            peer.send(Publish::new("a/1", "once").qos(2, 7).dup());
-            peer.expect(Ack::pubrec(7));
-            peer.send(Ack::pubrel(7));
-            peer.expect(Ack::pubcomp(7));
-            peer.send(Publish::new("a/1", "end").qos(2, 7));
-            peer.expect(Ack::pubrec(7));
-            assert_eq!(here.texts(2), ["once", "end"], "{setup} {version}");
-        }
+    for (version, setup) in crate::versions(&["3.1.1"]) {
+        let far = Far::new();
+        let near = bridged(setup, &far, &format!("version = {version:?}\n{IN}"));
+        let mut here = Witness::at(&near, "#");
+        let mut peer = far.serve(false, &[]);
+        peer.grant(&[2, 2]);
+        peer.send(Publish::new("a/1", "once").qos(2, 7));
+        peer.expect(Ack::pubrec(7));
+        drop(peer);
+        let mut peer = far.serve(true, &[]);
+        peer.grant(&[2, 2]);
+        peer.send(Publish::new("a/1", "once").qos(2, 7).dup());
+        peer.expect(Ack::pubrec(7));
+        peer.send(Ack::pubrel(7));
+        peer.expect(Ack::pubcomp(7));
+        peer.send(Publish::new("a/1", "end").qos(2, 7));
+        peer.expect(Ack::pubrec(7));
+        assert_eq!(here.texts(2), ["once", "end"], "{setup} {version}");
     }
 }
 
 #[test]
 fn after_the_far_broker_has_lost_its_session_nothing_is_missing_and_no_new_message_is_taken_for_an_old_one()
  {
-    for version in ["5", "3.1.1"] {
-        for setup in SETUPS {
-            let far = Far::new();
-            let near = bridged(setup, &far, &format!("version = {version:?}\n{OUT}{IN}"));
-            far.discard(version);
-            let mut here = Witness::at(&near, "a/#");
-            let mut peer = far.serve(false, &[]);
-            peer.grant(&[2, 2]);
-            peer.send(Publish::new("a/1", "old").qos(2, 7));
-            peer.expect(Ack::pubrec(7));
-            let mut client = publisher(&near);
-            client.publish(Publish::new("t/1", "sent").qos(2, 1));
-            client.publish(Publish::new("t/2", "released").qos(2, 2));
-            let (sent, released) = (peer.publish(), peer.publish());
-            peer.send(Ack::pubrec(released.id()));
-            peer.expect(Ack::pubrel(released.id()));
-            drop(peer);
-            let mut peer = far.serve(false, &[]);
-            // In any order: SUBSCRIBE and what was not complete.
-            let (mut is_repeated, mut is_released, mut is_subscribed) = (false, false, false);
-            while !(is_repeated && is_released && is_subscribed) {
-                match peer.next() {
-                    Some(Packet::Publish(again)) => {
-                        assert_eq!(again.text(), "sent", "{setup}");
-                        assert_eq!(again.id(), sent.id());
-                        peer.send(Ack::pubrec(again.id()));
-                        is_repeated = true;
-                    }
-                    Some(Packet::Ack(ack)) if ack == Ack::pubrel(released.id()) => {
-                        let unknown = if version == "5" { 0x92 } else { 0 };
-                        peer.send(Ack::pubcomp(released.id()).reason(unknown));
-                        is_released = true;
-                    }
-                    Some(Packet::Ack(ack)) => {
-                        assert_eq!(ack, Ack::pubrel(sent.id()), "{setup}");
-                        peer.send(Ack::pubcomp(sent.id()));
-                    }
-                    Some(Packet::Subscribe(identifier, _)) => {
-                        peer.suback(identifier, &[2, 2]);
-                        is_subscribed = true;
-                    }
-                    other => panic!("{setup}: {other:?}"),
+    for (version, setup) in crate::versions(&["3.1.1"]) {
+        let far = Far::new();
+        let near = bridged(setup, &far, &format!("version = {version:?}\n{OUT}{IN}"));
+        let mut here = Witness::at(&near, "a/#");
+        let mut peer = far.serve(false, &[]);
+        peer.grant(&[2, 2]);
+        peer.send(Publish::new("a/1", "old").qos(2, 7));
+        peer.expect(Ack::pubrec(7));
+        let mut client = publisher(&near);
+        client.publish(Publish::new("t/1", "sent").qos(2, 1));
+        client.publish(Publish::new("t/2", "released").qos(2, 2));
+        let (sent, released) = (peer.publish(), peer.publish());
+        peer.send(Ack::pubrec(released.id()));
+        peer.expect(Ack::pubrel(released.id()));
+        drop(peer);
+        let mut peer = far.serve(false, &[]);
+        // In any order: SUBSCRIBE and what was not complete.
+        let (mut is_repeated, mut is_released, mut is_subscribed) = (false, false, false);
+        while !(is_repeated && is_released && is_subscribed) {
+            match peer.next() {
+                Some(Packet::Publish(again)) => {
+                    assert_eq!(again.text(), "sent", "{setup}");
+                    assert_eq!(again.id(), sent.id());
+                    peer.send(Ack::pubrec(again.id()));
+                    is_repeated = true;
                 }
+                Some(Packet::Ack(ack)) if ack == Ack::pubrel(released.id()) => {
+                    let unknown = if version == "5" { 0x92 } else { 0 };
+                    peer.send(Ack::pubcomp(released.id()).reason(unknown));
+                    is_released = true;
+                }
+                Some(Packet::Ack(ack)) => {
+                    assert_eq!(ack, Ack::pubrel(sent.id()), "{setup}");
+                    peer.send(Ack::pubcomp(sent.id()));
+                }
+                Some(Packet::Subscribe(identifier, _)) => {
+                    peer.suback(identifier, &[2, 2]);
+                    is_subscribed = true;
+                }
+                other => panic!("{setup}: {other:?}"),
             }
-            peer.send(Publish::new("a/1", "new").qos(2, 7));
-            assert_eq!(here.texts(2), ["old", "new"], "{setup} {version}");
         }
+        peer.send(Publish::new("a/1", "new").qos(2, 7));
+        assert_eq!(here.texts(2), ["old", "new"], "{setup} {version}");
     }
 }
 
@@ -232,7 +230,7 @@ fn messages_go_with_the_qos_that_the_far_broker_supports_and_without_retain_if_i
             let near = bridged(setup, &far, OUT);
             // Maximum QoS, Receive Maximum 1, no retained messages.
             let mut peer = far.serve(false, &[0x24, maximum, 0x21, 0, 1, 0x25, 0]);
-            connected(&near, 1);
+            connected(&near, 2);
             let mut client = publisher(&near);
             for number in 1..=5 {
                 for qos in [2, 1] {
@@ -325,7 +323,7 @@ fn messages_just_below_the_maximum_packet_size_of_the_far_broker_are_at_most_so_
 fn a_far_broker_that_disconnects_refuses_or_sends_nonsense_is_connected_again() {
     let setup = ONE_SETUP;
     let far = Far::new();
-    let near = bridged(setup, &far, &format!("version = \"5\"\n{OUT}"));
+    let near = started(setup, &far, &format!("version = \"5\"\n{OUT}"));
     // Closed without an answer.
     drop(far.accept());
     // Refusals: Server busy, Not authorized, Quota exceeded.
@@ -347,6 +345,7 @@ fn a_far_broker_that_disconnects_refuses_or_sends_nonsense_is_connected_again() 
         peer.raw(nonsense);
         peer.expect_end();
     }
+    far.discard();
     for nonsense in [
         &b"\x20\x03\x00\x00\x00"[..],
         b"\x30\x02\x00\x05",
@@ -376,7 +375,7 @@ fn a_bridge_says_goodbye_when_the_broker_stops_and_keeps_its_session() {
         let far = Far::new();
         let mut near = bridged(setup, &far, OUT);
         let mut peer = far.serve(false, &[]);
-        connected(&near, 1);
+        connected(&near, 2);
         near.stop();
         assert_eq!(peer.next(), Some(Packet::Disconnect), "{setup}");
         assert_eq!(peer.next(), None, "{setup}");

@@ -8,6 +8,9 @@ use crate::support::{Ack, Broker, Client, Connect, Packet, Publish};
 /// QoS 2, and RETAIN as the publisher has set it.
 const OPTIONS: u8 = 2 | 0x08;
 
+/// Time without a message after which the traffic has ended: messages in a loop follow each other in milliseconds.
+const QUIET: Duration = Duration::from_millis(400);
+
 /// A subscriber that completes each exchange without waiting for its end.
 pub struct Witness {
     client: Client,
@@ -76,7 +79,7 @@ impl Witness {
     #[track_caller]
     pub fn until_quiet(&mut self) -> Vec<Publish> {
         let (mut came, until) = (Vec::new(), Instant::now() + PATIENCE);
-        while let Some(publish) = self.within(Duration::from_secs(1)) {
+        while let Some(publish) = self.within(QUIET) {
             assert!(Instant::now() < until, "{} messages, and no end", came.len());
             came.push(publish);
         }
