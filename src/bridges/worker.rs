@@ -13,7 +13,7 @@ use super::{dial, identity};
 use crate::base::log_rate::{self, rated};
 use crate::base::secret_file;
 use crate::config::bridge::{Bridge, Server, Version as Versions};
-use crate::control::bridge::{BridgeAction, BridgeCommand, BridgeState, Dialed};
+use crate::control::bridge::{BridgeState, BridgeTick, Dialed};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
 use crate::transport::Transport;
@@ -272,8 +272,8 @@ impl Worker {
     /// Lets the connection look for signs of life.
     fn tick(&self) {
         let replies = self.cores.ask_all(|reply| {
-            let (session, action) = (self.terms.session.clone(), BridgeAction::Tick);
-            Command::Engine(EngineCommand::Bridge(BridgeCommand { session, action, reply }))
+            let session = self.terms.session.clone();
+            Command::Engine(EngineCommand::BridgeTick(BridgeTick { session, reply }))
         });
         drop(replies);
     }

@@ -16,13 +16,12 @@ pub struct Dialed {
     pub bytes: Vec<u8>,
 }
 
-/// A command about the connection of a bridge. The core that has the session replies whether there is a connection.
+/// A quarter of the Keep Alive of a bridge has passed. The core that has the session replies whether there is a
+/// connection.
 #[derive(Debug)]
-pub struct BridgeCommand {
+pub struct BridgeTick {
     /// Client Identifier of the session.
     pub session: Box<str>,
-    /// What to do.
-    pub action: BridgeAction,
     /// The way back.
     pub reply: Reply<bool>,
 }
@@ -83,13 +82,4 @@ impl BridgeState {
             Self::Down => "down",
         }
     }
-}
-
-/// What to do with the connection of a bridge.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum BridgeAction {
-    /// A quarter of its Keep Alive has passed.
-    Tick,
-    /// End it.
-    Close,
 }

@@ -9,7 +9,7 @@ use flume::{Receiver, Sender};
 use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
 use crate::config::Settings;
-use crate::control::bridge::{BridgeCommand, Dialed};
+use crate::control::bridge::{BridgeTick, Dialed};
 use crate::control::listener::Handed;
 use crate::control::question::Question;
 use crate::control::webhooks::Tap;
@@ -46,8 +46,8 @@ pub enum EngineCommand {
     /// Check the credentials and subscriptions of all clients against the access rules in force. The reply is given
     /// when all have been checked.
     CheckAccess(Reply<AccessChecked>),
-    /// A command about the connection of a bridge.
-    Bridge(BridgeCommand),
+    /// A bridge looks for signs of life of its far broker.
+    BridgeTick(BridgeTick),
     /// Publish the state of a bridge, retained, on a topic below `$SYS`, unless these topics are switched off.
     PublishState {
         /// The topic.
@@ -110,7 +110,7 @@ impl Command {
             Self::Listen { reply, .. } => reply.refuse(refused),
             Self::Adopt(_) => {}
             Self::Engine(EngineCommand::CheckAccess(reply)) => reply.refuse(refused),
-            Self::Engine(EngineCommand::Bridge(command)) => command.reply.refuse(refused),
+            Self::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.refuse(refused),
             Self::Engine(EngineCommand::Ask(question)) => question.refuse(refused),
             Self::Engine(
                 EngineCommand::Configure { reply, .. }

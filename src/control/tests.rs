@@ -35,7 +35,7 @@ impl Core {
                     reply.send(AccessChecked::default());
                 }
                 Command::Engine(EngineCommand::Ask(question)) => question.refuse(Refused::Busy),
-                Command::Engine(EngineCommand::Bridge(command)) => command.reply.send(false),
+                Command::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.send(false),
                 Command::Engine(
                     EngineCommand::Configure { reply, .. }
                     | EngineCommand::PublishState { reply, .. }

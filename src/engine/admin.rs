@@ -16,7 +16,7 @@ impl Engine {
         self.set_now(now);
         match command {
             EngineCommand::CheckAccess(reply) => self.access.answer_when_checked(reply),
-            EngineCommand::Bridge(command) => self.command_bridge(command),
+            EngineCommand::BridgeTick(tick) => self.tick_bridge(tick),
             EngineCommand::PublishState { topic, payload, reply } => {
                 if self.config.mqtt.sys_interval_s > 0 {
                     self.publish_sys_topic(&topic, &payload);

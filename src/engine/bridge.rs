@@ -3,14 +3,12 @@
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
-use crate::control::bridge::{BridgeAction, BridgeCommand};
+use crate::control::bridge::BridgeTick;
 use crate::engine::connections::connection::{Connection, Phase};
-use crate::engine::connections::ending::Ending;
 use crate::engine::listeners::NO_LISTENER;
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
 use crate::transport::bridge::{FarEnd, Link};
-use crate::wire::ReasonCode;
 
 impl Engine {
     /// A bridge has opened a connection to another broker. `bytes` are packets of the bridge's session, as if they had
@@ -77,29 +75,20 @@ impl Engine {
         }
     }
 
-    /// Executes a command about the connection of a bridge, if its session is at home on this core.
-    pub(in crate::engine) fn command_bridge(&mut self, command: BridgeCommand) {
-        let BridgeCommand { session, action, reply } = command;
+    /// Looks for signs of life of the far broker, if the session of the bridge is at home on this core.
+    pub(in crate::engine) fn tick_bridge(&mut self, tick: BridgeTick) {
+        let BridgeTick { session, reply } = tick;
         let id = self.sessions.connection_of(&session);
         reply.send(id.is_some());
         let Some(id) = id else { return };
-        match action {
-            BridgeAction::Close => {
-                let (reason, cause) =
-                    (ReasonCode::AdministrativeAction, super::Cause::BridgeStopped);
-                self.end_connection(id, Ending::Server(reason, cause));
-            }
-            BridgeAction::Tick => {
-                let ticked = self.connections.with_transport(id, |transport, _| {
-                    transport.bridge_mut().map_or(Ok(()), |far_end| far_end.link_mut().tick())
-                });
-                match ticked {
-                    Some(Err(fault)) => self.end_for_fault(id, fault),
-                    _ => {
-                        self.connections.mark_dirty(id);
-                        self.connections.mark_ready(id);
-                    }
-                }
+        let ticked = self.connections.with_transport(id, |transport, _| {
+            transport.bridge_mut().map_or(Ok(()), |far_end| far_end.link_mut().tick())
+        });
+        match ticked {
+            Some(Err(fault)) => self.end_for_fault(id, fault),
+            _ => {
+                self.connections.mark_dirty(id);
+                self.connections.mark_ready(id);
             }
         }
     }

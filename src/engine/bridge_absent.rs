@@ -2,7 +2,7 @@
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId};
-use crate::control::bridge::BridgeCommand;
+use crate::control::bridge::BridgeTick;
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
 
@@ -27,7 +27,7 @@ impl Engine {
 
     pub(in crate::engine) fn begin_bridge(&mut self, _id: ConnectionId, _session: SessionId) {}
 
-    pub(in crate::engine) fn command_bridge(&mut self, command: BridgeCommand) {
-        command.reply.send(false);
+    pub(in crate::engine) fn tick_bridge(&mut self, tick: BridgeTick) {
+        tick.reply.send(false);
     }
 }

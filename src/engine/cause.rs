@@ -151,8 +151,6 @@ causes! {
     ByOperator "disconnected-by-operator";
     /// An operator has removed the listener together with its clients.
     ListenerClosed "listener-closed";
-    /// An operator has stopped the bridge.
-    BridgeStopped "bridge-stopped";
     /// The broker stops.
     Shutdown "shutdown";
     /// Nothing can be sent to the client any more.
