@@ -8,6 +8,7 @@ use crate::transport::Transport;
 
 impl Engine {
     /// Nobody opens such connections.
+    #[expect(clippy::boxed_local, reason = "as it is with bridges")]
     pub fn handle_dialed(
         &mut self,
         _now: Now,
