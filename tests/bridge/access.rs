@@ -2,7 +2,7 @@
 
 use crate::folder::Folder;
 use crate::support::{Broker, Client, Connect, Publish, reason};
-use crate::{SETUPS, Site, Witness, connected, flows, logged, publish};
+use crate::{SETUPS, Site, Witness, at_once, connected, flows, logged, publish};
 
 const RULES: &str = "\
 [[bridges.out]]
@@ -35,7 +35,7 @@ fn pair(setup: &str, user: &str, acl: &str, rules: &str) -> (Broker, Broker, Fol
 
 #[test]
 fn a_client_may_not_use_the_identifier_of_a_bridge() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = crate::free_address();
         let near = Site::new(setup).bridge("far", far, RULES).start();
         for identifier in ["$bridge/far", "$bridge/other", "$bridge/"] {
@@ -43,12 +43,12 @@ fn a_client_may_not_use_the_identifier_of_a_bridge() {
             Client::refused(&near, Connect::v311(identifier), 2);
         }
         Client::connect(&near, Connect::v5("bridge/far"));
-    }
+    });
 }
 
 #[test]
 fn what_the_user_of_a_bridge_may_not_publish_does_not_come_in() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let (far, near, _folder) = pair(setup, "bridge", ACL, RULES);
         connected(&near, 1);
         flows(&far, "cmd/probe", &near, "cmd/probe");
@@ -65,13 +65,13 @@ fn what_the_user_of_a_bridge_may_not_publish_does_not_come_in() {
         let mut there = Witness::at(&far, "t/#");
         publish(&near, Publish::new("t/a", "out").qos(2, 1));
         assert_eq!(there.texts(1), ["out"], "{setup}");
-    }
+    });
 }
 
 #[test]
 fn what_the_user_of_a_bridge_may_not_subscribe_to_does_not_go_out_and_is_in_the_log() {
     let rules = "[[bridges.out]]\nfilter = \"t/#\"\n[[bridges.out]]\nfilter = \"hidden/#\"\n";
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let (far, near, _folder) = pair(setup, "bridge", ACL, rules);
         logged(&near, "hidden/#", 1);
         connected(&near, 1);
@@ -79,7 +79,7 @@ fn what_the_user_of_a_bridge_may_not_subscribe_to_does_not_go_out_and_is_in_the_
         publish(&near, Publish::new("hidden/a", "denied").qos(1, 1));
         publish(&near, Publish::new("t/a", "allowed").qos(1, 1));
         assert_eq!(there.texts(1), ["allowed"], "{setup}");
-    }
+    });
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn rules_do_not_apply_to_a_bridge_without_user() {
     let acl = "for user alice\n  allow all #\nfor client witness*\n  allow subscribe #\n\
                for client publisher*\n  allow publish #\n\
                for client flow*\n  allow subscribe #\n";
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let (far, near, _folder) = pair(setup, "", acl, RULES);
         connected(&near, 1);
         flows(&far, "cmd/probe", &near, "cmd/probe");
@@ -97,7 +97,7 @@ fn rules_do_not_apply_to_a_bridge_without_user() {
         let mut there = Witness::at(&far, "t/#");
         publish(&near, Publish::new("t/a", "out").qos(2, 1));
         assert_eq!(there.texts(1), ["out"], "{setup}");
-    }
+    });
 }
 
 #[test]

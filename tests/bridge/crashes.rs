@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::publisher::Publisher;
 use crate::subscriber::Subscriber;
 use crate::support::Broker;
-use crate::{ONE_SETUP, PATIENCE, SETUPS, Site};
+use crate::{ONE_SETUP, PATIENCE, SETUPS, Site, at_once};
 
 /// Kills of each broker.
 const KILLS: usize = 5;
@@ -109,16 +109,16 @@ fn check(setup: &str, version: &str, kills_near: bool, kills_far: bool) {
 
 #[test]
 fn messages_arrive_in_order_and_qos_2_once_while_the_far_broker_is_killed() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         check(setup, "5", false, true);
-    }
+    });
 }
 
 #[test]
 fn messages_arrive_in_order_and_qos_2_once_while_this_broker_is_killed() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         check(setup, "5", true, false);
-    }
+    });
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use crate::support::{Broker, Connect, Publish};
-use crate::{ONE_SETUP, SETUPS, Site, Witness, connected, flows, free_address, publish};
+use crate::{ONE_SETUP, SETUPS, Site, Witness, at_once, connected, flows, free_address, publish};
 
 const OUT: &str = "[[bridges.out]]\nfilter = \"#\"\n";
 const IN: &str = "[[bridges.in]]\nfilter = \"#\"\n";
@@ -74,10 +74,10 @@ fn each_at_most(brokers: &[Broker], most: usize, what: &str) {
 
 #[test]
 fn what_one_bridge_carries_both_ways_reaches_each_broker_once() {
-    for (version, setup) in crate::versions(&["3.1.1", "3.1"]) {
+    at_once(crate::versions(&["3.1.1", "3.1"]), |(version, setup)| {
         let both = format!("version = {version:?}\n{OUT}{IN}");
         each_once(&brokers(setup, 2, &[(0, 1, both)]), &format!("{setup} {version}"));
-    }
+    });
 }
 
 #[test]
@@ -94,19 +94,19 @@ fn a_ring_of_bridges_in_one_direction_ends_after_one_round() {
 #[test]
 fn two_brokers_that_bridge_everything_to_each_other_both_ways_do_not_loop() {
     let both = format!("{OUT}{IN}");
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let bridges = [(0, 1, both.clone()), (1, 0, both.clone())];
         each_at_most(&brokers(setup, 2, &bridges), 6, setup);
-    }
+    });
 }
 
 #[test]
 fn a_triangle_of_bridges_both_ways_does_not_loop() {
     let both = format!("{OUT}{IN}");
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let bridges: Vec<_> = (0..3).map(|of| (of, (of + 1) % 3, both.clone())).collect();
         each_at_most(&brokers(setup, 3, &bridges), 6, setup);
-    }
+    });
 }
 
 #[test]

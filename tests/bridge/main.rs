@@ -59,6 +59,16 @@ fn versions(others: &'static [&'static str]) -> impl Iterator<Item = (&'static s
     with_5.chain(others.iter().map(|version| (*version, ONE_SETUP)))
 }
 
+/// Runs a test with all of these at the same time: most of it is waiting.
+fn at_once<T: Send>(all: impl Iterator<Item = T>, body: impl Fn(T) + Sync) {
+    std::thread::scope(|scope| {
+        for of in all {
+            let body = &body;
+            scope.spawn(move || body(of));
+        }
+    });
+}
+
 /// Timeout of every operation.
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -3,14 +3,14 @@
 use std::time::{Duration, Instant};
 
 use crate::support::{Client, Connect, Property, Publish};
-use crate::{PATIENCE, SETUPS, Site, Witness, connected, flows, logged, numbers, publish};
+use crate::{PATIENCE, SETUPS, Site, Witness, at_once, connected, flows, logged, numbers, publish};
 
 const OUT: &str = "[[bridges.out]]\nfilter = \"t/#\"\n";
 const BOTH: &str = "[[bridges.out]]\nfilter = \"t/#\"\n[[bridges.in]]\nfilter = \"cmd/#\"\n";
 
 #[test]
 fn a_bridge_connects_once_the_far_broker_is_there() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Site::new(setup);
         let near = Site::new(setup).bridge("far", far.address, BOTH);
         let near = near.start();
@@ -23,7 +23,7 @@ fn a_bridge_connects_once_the_far_broker_is_there() {
         assert_eq!(there.texts(1), ["out"], "{setup}");
         publish(&far, Publish::new("cmd/1", "in").qos(1, 1));
         assert_eq!(here.texts(1), ["in"], "{setup}");
-    }
+    });
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn kept() -> Connect {
 #[test]
 fn what_was_published_while_the_far_broker_was_down_arrives_in_order_and_qos_2_once() {
     const COUNT: u16 = 40;
-    for (version, setup) in crate::versions(&["3.1.1"]) {
+    at_once(crate::versions(&["3.1.1"]), |(version, setup)| {
         let rules = format!("version = {version:?}\n{OUT}");
         let far = Site::new(setup).with_store();
         let near = Site::new(setup).with_store().bridge("far", far.address, &rules);
@@ -89,13 +89,13 @@ fn what_was_published_while_the_far_broker_was_down_arrives_in_order_and_qos_2_o
         assert_eq!(second, numbers(0..2 * COUNT), "{setup} {version}");
         first.dedup();
         assert_eq!(first, numbers(0..2 * COUNT), "{setup} {version}");
-    }
+    });
 }
 
 #[test]
 fn what_was_published_at_the_far_broker_while_this_one_was_down_comes_in_once() {
     const COUNT: u16 = 40;
-    for (version, setup) in crate::versions(&["3.1.1"]) {
+    at_once(crate::versions(&["3.1.1"]), |(version, setup)| {
         let rules = format!("version = {version:?}\n{BOTH}");
         let far = Site::new(setup).with_store();
         let near = Site::new(setup).with_store().bridge("far", far.address, &rules);
@@ -118,7 +118,7 @@ fn what_was_published_at_the_far_broker_while_this_one_was_down_comes_in_once() 
         // The witness was killed before it could complete this exchange.
         texts.retain(|text| text != "first");
         assert_eq!(texts, numbers(0..COUNT), "{setup} {version}");
-    }
+    });
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_message_that_expires_while_the_far_broker_is_down_does_not_go_out() {
 fn a_far_broker_that_is_down_changes_nothing_for_local_clients_and_the_queue_is_bounded() {
     const COUNT: u16 = 400;
     const QUEUE: u16 = 100;
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Site::new(setup).with_store();
         let there = far.start();
         drop(Witness::of(&there, kept(), "t/#"));
@@ -176,5 +176,5 @@ fn a_far_broker_that_is_down_changes_nothing_for_local_clients_and_the_queue_is_
             is_over = came.iter().any(|of| of.text() == "end");
         }
         assert!(count <= usize::from(QUEUE), "{setup}: {count} were queued");
-    }
+    });
 }

@@ -1,7 +1,7 @@
 //! What passes a bridge, and how.
 
 use crate::support::{Broker, Client, Connect, Property, Publish, user_properties};
-use crate::{SETUPS, Site, Witness, connected, flows, numbers, publish};
+use crate::{SETUPS, Site, Witness, at_once, connected, flows, numbers, publish};
 
 const RULES: &str = "\
 [[bridges.out]]
@@ -32,7 +32,7 @@ fn pair(setup: &str, rules: &str) -> (Broker, Broker) {
 
 #[test]
 fn messages_of_each_qos_go_out_and_come_in_with_mapped_topics() {
-    for (version, setup) in crate::versions(&["3.1.1", "3.1"]) {
+    at_once(crate::versions(&["3.1.1", "3.1"]), |(version, setup)| {
         let (near, far) = pair(setup, &format!("version = {version:?}\n{RULES}"));
         let mut there = Witness::at(&far, "#");
         let mut here = Witness::at(&near, "do/#");
@@ -52,12 +52,12 @@ fn messages_of_each_qos_go_out_and_come_in_with_mapped_topics() {
             assert_eq!((&*got.topic, got.qos), ("do/c", qos), "{setup} {version}");
             assert_eq!(there.next().topic, "cmd/c");
         }
-    }
+    });
 }
 
 #[test]
 fn a_message_that_no_rule_names_does_not_pass() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let (near, far) = pair(setup, RULES);
         let mut there = Witness::at(&far, "#");
         let mut here = Witness::at(&near, "#");
@@ -77,12 +77,12 @@ fn a_message_that_no_rule_names_does_not_pass() {
         assert_eq!(texts[texts.len() - 1], "qos 0", "{setup}: {texts:?}");
         assert!(texts[..texts.len() - 1].iter().all(|text| text == "stays" || text == "end"));
         assert_eq!(texts.len(), 6 + 1 + 1, "{setup}: what is published here, and what has come");
-    }
+    });
 }
 
 #[test]
 fn retain_and_properties_are_kept_both_ways() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let (near, far) = pair(setup, RULES);
         for (from, topic, to, mapped) in
             [(&near, "site/p", &far, "plant7/p"), (&far, "cmd/p", &near, "do/p")]
@@ -122,7 +122,7 @@ fn retain_and_properties_are_kept_both_ways() {
             publish(to, Publish::new(mapped, "end").qos(1, 1));
             assert_eq!(after.next().text(), "end", "{setup}");
         }
-    }
+    });
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn what_was_retained_before_the_bridge_was_there_goes_out_as_the_mode_says() {
 #[test]
 fn many_messages_of_a_publisher_stay_in_order_both_ways() {
     const COUNT: u16 = 500;
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let (near, far) = pair(setup, RULES);
         for (from, topic, to, mapped) in
             [(&near, "site/o", &far, "plant7/o"), (&far, "cmd/o", &near, "do/o")]
@@ -173,5 +173,5 @@ fn many_messages_of_a_publisher_stay_in_order_both_ways() {
                 assert_eq!(witness.texts(COUNT.into()), numbers(0..COUNT), "{setup} {qos} {topic}");
             }
         }
-    }
+    });
 }

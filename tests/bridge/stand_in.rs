@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::far::{Far, Packet};
 use crate::support::{Ack, Broker, Client, Connect, Disconnect, Publish};
-use crate::{ONE_SETUP, SETUPS, Site, Witness, connected, logged};
+use crate::{ONE_SETUP, SETUPS, Site, Witness, at_once, connected, logged};
 
 const OUT: &str = "[[bridges.out]]\nfilter = \"t/#\"\n";
 const IN: &str = "[[bridges.in]]\nfilter = \"a/#\"\n[[bridges.in]]\nfilter = \"b/#\"\n";
@@ -79,7 +79,7 @@ fn connect_and_subscribe_say_what_the_configuration_says() {
 
 #[test]
 fn a_refused_filter_leaves_the_others_and_is_in_the_log() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Far::new();
         let near = bridged(setup, &far, &format!("{OUT}{IN}"));
         let mut here = Witness::at(&near, "#");
@@ -92,14 +92,14 @@ fn a_refused_filter_leaves_the_others_and_is_in_the_log() {
         assert_eq!(here.texts(1), ["in"], "{setup}");
         publisher(&near).publish(Publish::new("t", "out").qos(1, 1));
         assert_eq!(peer.publish().text(), "out", "{setup}");
-    }
+    });
 }
 
 #[test]
 fn a_message_that_the_far_broker_refuses_is_dropped_and_the_next_one_goes_on() {
     // Receive Maximum 1: a message that stays would block the others.
     const RECEIVE_MAXIMUM_1: &[u8] = &[0x21, 0, 1];
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Far::new();
         let near = bridged(setup, &far, OUT);
         let mut peer = far.serve(false, RECEIVE_MAXIMUM_1);
@@ -122,12 +122,12 @@ fn a_message_that_the_far_broker_refuses_is_dropped_and_the_next_one_goes_on() {
         peer.expect(Ack::pubrel(got.id()));
         peer.send(Ack::pubcomp(got.id()));
         logged(&near, "has refused a message", 1);
-    }
+    });
 }
 
 #[test]
 fn unacknowledged_messages_are_repeated_on_the_next_connection_as_far_as_they_had_come() {
-    for (version, setup) in crate::versions(&["3.1.1"]) {
+    at_once(crate::versions(&["3.1.1"]), |(version, setup)| {
         let far = Far::new();
         let near = bridged(setup, &far, &format!("version = {version:?}\n{OUT}"));
         let mut peer = far.serve(false, &[]);
@@ -146,12 +146,12 @@ fn unacknowledged_messages_are_repeated_on_the_next_connection_as_far_as_they_ha
         peer.send(Ack::pubcomp(three.id()));
         peer.send(Ack::pubrec(two.id()));
         peer.expect(Ack::pubrel(two.id()));
-    }
+    });
 }
 
 #[test]
 fn a_qos_2_message_that_is_repeated_by_the_far_broker_comes_in_once() {
-    for (version, setup) in crate::versions(&["3.1.1"]) {
+    at_once(crate::versions(&["3.1.1"]), |(version, setup)| {
         let far = Far::new();
         let near = bridged(setup, &far, &format!("version = {version:?}\n{IN}"));
         let mut here = Witness::at(&near, "#");
@@ -169,13 +169,13 @@ fn a_qos_2_message_that_is_repeated_by_the_far_broker_comes_in_once() {
         peer.send(Publish::new("a/1", "end").qos(2, 7));
         peer.expect(Ack::pubrec(7));
         assert_eq!(here.texts(2), ["once", "end"], "{setup} {version}");
-    }
+    });
 }
 
 #[test]
 fn after_the_far_broker_has_lost_its_session_nothing_is_missing_and_no_new_message_is_taken_for_an_old_one()
  {
-    for (version, setup) in crate::versions(&["3.1.1"]) {
+    at_once(crate::versions(&["3.1.1"]), |(version, setup)| {
         let far = Far::new();
         let near = bridged(setup, &far, &format!("version = {version:?}\n{OUT}{IN}"));
         let mut here = Witness::at(&near, "a/#");
@@ -219,12 +219,12 @@ fn after_the_far_broker_has_lost_its_session_nothing_is_missing_and_no_new_messa
         }
         peer.send(Publish::new("a/1", "new").qos(2, 7));
         assert_eq!(here.texts(2), ["old", "new"], "{setup} {version}");
-    }
+    });
 }
 
 #[test]
 fn messages_go_with_the_qos_that_the_far_broker_supports_and_without_retain_if_it_has_none() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         for maximum in [0, 1] {
             let far = Far::new();
             let near = bridged(setup, &far, OUT);
@@ -246,13 +246,13 @@ fn messages_go_with_the_qos_that_the_far_broker_supports_and_without_retain_if_i
                 }
             }
         }
-    }
+    });
 }
 
 #[test]
 fn no_more_messages_are_under_way_than_the_far_broker_accepts() {
     const COUNT: u16 = 20;
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Far::new();
         let near = bridged(setup, &far, OUT);
         let mut peer = far.serve(false, &[0x21, 0, 2]);
@@ -269,12 +269,12 @@ fn no_more_messages_are_under_way_than_the_far_broker_accepts() {
             assert_eq!(got.text(), number.to_string(), "{setup}");
             under_way.push(got);
         }
-    }
+    });
 }
 
 #[test]
 fn a_message_larger_than_the_far_broker_accepts_is_dropped_and_does_not_hold_the_others() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Far::new();
         let near = bridged(setup, &far, OUT);
         // Maximum Packet Size 500, Receive Maximum 1.
@@ -295,7 +295,7 @@ fn a_message_larger_than_the_far_broker_accepts_is_dropped_and_does_not_hold_the
             peer.expect(Ack::pubrel(got.id()));
             peer.send(Ack::pubcomp(got.id()));
         }
-    }
+    });
 }
 
 #[test]
@@ -371,7 +371,7 @@ fn a_far_broker_that_disconnects_refuses_or_sends_nonsense_is_connected_again() 
 
 #[test]
 fn a_bridge_says_goodbye_when_the_broker_stops_and_keeps_its_session() {
-    for setup in SETUPS {
+    at_once(SETUPS.iter().copied(), |setup| {
         let far = Far::new();
         let mut near = bridged(setup, &far, OUT);
         let mut peer = far.serve(false, &[]);
@@ -380,5 +380,5 @@ fn a_bridge_says_goodbye_when_the_broker_stops_and_keeps_its_session() {
         assert_eq!(peer.next(), Some(Packet::Disconnect), "{setup}");
         assert_eq!(peer.next(), None, "{setup}");
         near.await_end();
-    }
+    });
 }
