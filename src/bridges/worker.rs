@@ -44,6 +44,8 @@ pub(super) struct Worker {
 /// How a connection ended.
 #[derive(Debug, Default)]
 struct Outcome {
+    /// The session from before has ended.
+    is_discarded: bool,
     /// How long the far broker had accepted it.
     lasted: Option<Duration>,
     /// The version is not supported there.
@@ -86,11 +88,12 @@ impl Worker {
             if self.stop.is_requested() {
                 return;
             }
+            if outcome.is_discarded {
+                begins_anew = false;
+                continue;
+            }
             if outcome.lasted.is_some() {
                 begins_anew = false;
-                if start == Start::Discard {
-                    continue;
-                }
             }
             let stable = Duration::from_secs(self.bridge.reconnect.stable_s.into());
             if outcome.lasted.is_some_and(|lasted| lasted >= stable) {
@@ -232,6 +235,7 @@ impl Worker {
                     });
                     tracing::info!(bridge = name, %server, session_present, "bridge connected");
                 }
+                Ok(Event::Discarded) => outcome.is_discarded = true,
                 Ok(Event::Refused { code, what }) => {
                     outcome.is_version_refused = code == VERSION_REFUSED
                         || code == ReasonCode::UnsupportedProtocolVersion as u8;
@@ -313,6 +317,7 @@ impl Worker {
                 );
             }
             Event::Registered { .. }
+            | Event::Discarded
             | Event::Connected { .. }
             | Event::Refused { .. }
             | Event::Ended { .. } => {}

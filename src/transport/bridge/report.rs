@@ -20,6 +20,8 @@ pub enum Event {
         /// Whether it had kept a session.
         session_present: bool,
     },
+    /// The far broker has ended a session from before; the connection ends.
+    Discarded,
     /// The far broker has refused the connection.
     Refused {
         /// Reason Code of 5.0, or return code before.
