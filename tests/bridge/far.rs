@@ -38,7 +38,7 @@ pub struct Far {
 
 impl Far {
     pub fn new() -> Self {
-        let listener = TcpListener::bind(free_address()).expect("an address");
+        let listener = TcpListener::bind((free_address().ip(), 0)).expect("an address");
         listener.set_nonblocking(true).expect("an option");
         let address = listener.local_addr().expect("bound");
         Self { listener, address }
