@@ -48,7 +48,6 @@ impl FarEnd {
         let mut received = Received::default();
         let Some(tls) = &mut self.tls else {
             self.link.receive(bytes, plain)?;
-            received.is_ended = self.link.is_over();
             return Ok(received);
         };
         let outcome = tls.receive(bytes, records, between, &mut self.said, &mut received);
@@ -59,7 +58,6 @@ impl FarEnd {
         (received.handshake, received.certificate_valid_for) = (None, None);
         let outcome = outcome.inspect_err(|fault| self.link.end(fault.what.clone()));
         outcome.and(heard)?;
-        received.is_ended |= self.link.is_over();
         Ok(received)
     }
 

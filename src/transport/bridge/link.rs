@@ -307,6 +307,8 @@ impl Link {
             packet_bytes_max: properties.maximum_packet_size,
         };
         if self.attempt.start == Start::Discard {
+            // The far broker closes the connection. Until then it has the session, which a connection that comes too
+            // early would take over with its end; if it does not, the time for CONNECT ends the connection.
             self.report.tell(Event::Discarded);
             self.phase = Phase::Over;
             return Packet::Disconnect(Disconnect::default()).encode(version, &mut self.to_far);
@@ -404,11 +406,6 @@ impl Link {
             }
         }
         Ok(())
-    }
-
-    /// Whether the connection is about to end: nothing more is received or sent.
-    pub fn is_over(&self) -> bool {
-        self.phase == Phase::Over
     }
 
     /// Whether the link has packets of its own for the far broker.
