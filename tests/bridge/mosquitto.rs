@@ -150,7 +150,9 @@ fn topics_that_go_both_ways_to_mosquitto_do_not_loop() {
 
 #[test]
 fn after_a_restart_of_mosquitto_nothing_is_missing_and_qos_2_has_come_once() {
-    const COUNT: u16 = 50;
+    // All of it is within Mosquitto's window of 20: it ends the connection of a client to which it sends more after a
+    // restart.
+    const COUNT: u16 = 8;
     let Some(program) = program() else { return };
     for (number, (version, setup)) in crate::versions(&["auto", "3.1.1", "3.1"]).enumerate() {
         let mut mosquitto = Mosquitto::new(program);
