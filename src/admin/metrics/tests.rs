@@ -16,8 +16,8 @@ use crate::control::webhooks::Status;
 use crate::stats::Snapshot;
 
 /// Labels that a metric may have. None is chosen by clients.
-const LABELS: [&str; 9] =
-    ["cause", "core", "le", "listener", "qos", "reason", "state", "version", "webhook"];
+const LABELS: [&str; 10] =
+    ["bridge", "cause", "core", "le", "listener", "qos", "reason", "state", "version", "webhook"];
 
 /// Numbers of which every metric has a value, of two cores.
 fn numbers() -> Numbers {
