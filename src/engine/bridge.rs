@@ -23,6 +23,7 @@ impl Engine {
         let generation = self.connections.next_generation();
         let peer = Peer { address: None, listener: NO_LISTENER };
         let mut connection = Connection::new(generation, peer.address, peer.listener, now);
+        // It counts for no address.
         connection.phase = Phase::Connecting { elsewhere: false, awaits_address: true };
         connection.transport = Some(transport);
         let limits = &self.config.limits;

@@ -281,7 +281,7 @@ impl Link {
             self.report.tell(Event::Refused { code, what: what.clone() });
             return Err(fault(format!("the far broker has refused the connection: {what}")));
         }
-        if version != self.attempt.version.min(version) || version < self.attempt.version {
+        if version < self.attempt.version {
             return Err(fault("the far broker has answered in another version"));
         }
         self.accept(&connack, plain);
@@ -313,7 +313,10 @@ impl Link {
             self.phase = Phase::Over;
             return Packet::Disconnect(Disconnect::default()).encode(version, &mut self.to_far);
         }
-        self.far.count(&self.report, self.attempt.start != Start::Resume);
+        Counters::note(&self.report.counters.connects);
+        if self.far.is_new && self.attempt.start == Start::Resume {
+            Counters::note(&self.report.counters.sessions_lost);
+        }
         self.report.tell(Event::Connected { session_present });
         self.phase = Phase::Open;
         session::open(&self.terms, &self.far, plain);

@@ -1,7 +1,5 @@
 //! The first packets of a link, to the session here and to the far broker.
 
-use std::sync::atomic::Ordering;
-
 use super::link::{Attempt, Far, Start, Terms};
 use crate::config::bridge::Retained;
 use crate::wire::{
@@ -89,24 +87,20 @@ pub(super) fn subscribe_far(terms: &Terms, version: Version, out: &mut Vec<u8>) 
     subscribe(&filters, Qos::ExactlyOnce, 1, version, out);
 }
 
-fn subscribe(
-    filters: &[(&str, Qos)],
+fn subscribe<'a>(
+    filters: &[(&'a str, Qos)],
     maximum_qos: Qos,
     retain_handling: u8,
     version: Version,
     out: &mut Vec<u8>,
 ) {
-    let options = |&(filter, qos): &(&'_ str, Qos)| {
+    let options = |&(filter, qos): &(&'a str, Qos)| {
         let qos = qos.min(maximum_qos);
         // Neither broker sends back what the other one has sent, and RETAIN stays as the publisher has set it.
         let (no_local, retain_as_published) = (true, true);
-        (
-            filter.to_owned(),
-            SubscribeOptions { qos, no_local, retain_as_published, retain_handling },
-        )
+        (filter, SubscribeOptions { qos, no_local, retain_as_published, retain_handling })
     };
     let filters: Vec<_> = filters.iter().map(options).collect();
-    let filters: Vec<_> = filters.iter().map(|(filter, of)| (filter.as_str(), *of)).collect();
     if filters.is_empty() {
         return;
     }
@@ -117,14 +111,4 @@ fn subscribe(
         filters: SubscribeFilters::list(&filters),
     };
     Packet::Subscribe(subscribe).encode(version, out);
-}
-
-impl Far {
-    /// Notes in the counters of the bridge that the far broker has accepted it.
-    pub(super) fn count(&self, report: &super::Report, was_clean: bool) {
-        report.counters.connects.fetch_add(1, Ordering::Relaxed);
-        if self.is_new && !was_clean {
-            report.counters.sessions_lost.fetch_add(1, Ordering::Relaxed);
-        }
-    }
 }
