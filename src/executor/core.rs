@@ -52,9 +52,9 @@ pub struct Core<S> {
     stop: Stop,
     /// Signals and commands from other threads.
     inbox: Inbox,
-    /// Changes of the listeners, which the executor makes.
     /// Connections that bridges have opened.
     dialed: Vec<Dialed>,
+    /// Changes of the listeners, which the executor makes.
     listening: Vec<(Handed, Reply<()>)>,
     /// A command for statistics, which is answered at the end of the turn.
     asked: Option<(Box<Recording>, Reply<Statistics>)>,

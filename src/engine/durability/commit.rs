@@ -29,7 +29,7 @@ impl Engine {
 
     /// Continues what waited for records that are stored; returns false when there is nothing, or no budget for it.
     pub(in crate::engine) fn continue_stored(&mut self) -> bool {
-        let mut has_continued = false;
+        let mut has_continued = self.send_stored_forwards();
         while !self.work.is_spent() {
             let journal = self.durability.journal.as_mut();
             let Some(next) = journal.and_then(|journal| journal.next_to_continue()) else {

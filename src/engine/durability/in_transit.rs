@@ -37,6 +37,8 @@ pub(super) struct InTransit {
     pub(super) session: Option<SessionNumber>,
     /// By destination core, in the order of its lane.
     forwards: Vec<VecDeque<Forward>>,
+    /// Messages that leave once their records are stored, in the order of the records.
+    held: VecDeque<HeldForward>,
     /// Wills, with what must have happened before they end.
     pub(super) wills: VecDeque<(Delivery, Barriers)>,
     /// Messages that were in transit when the last process ended.
@@ -60,6 +62,30 @@ pub(super) struct Forward {
     pub(super) delivery: Delivery,
     /// The batch of the lane that contains the message.
     pub(super) batch: u64,
+}
+
+/// A message that leaves once its record is stored.
+#[derive(Debug)]
+pub(super) struct HeldForward {
+    /// The batch of the journal with its record.
+    stored_with: u64,
+    to: CoreId,
+    hops: u16,
+    filter: Box<str>,
+    delivery: Delivery,
+    /// The deliveries that end once it has arrived, besides its own.
+    before: Vec<LoggedDelivery>,
+}
+
+/// How a message goes to another core.
+#[derive(Debug)]
+pub(in crate::engine) enum Begun {
+    /// At once: somebody else sends it again after a crash.
+    AtOnce,
+    /// At once, and these deliveries end once it has arrived.
+    Logged(EndOnArrival),
+    /// By itself, once its record is stored.
+    OnceStored,
 }
 
 impl InTransit {
@@ -95,15 +121,16 @@ impl InTransit {
     }
 
     fn lines(&self) -> usize {
-        2 + self.forwards.len()
+        3 + self.forwards.len()
     }
 
-    /// The messages of a line: those of an earlier process, Wills, and then those to each core.
+    /// The messages of a line: those of an earlier process, Wills, those that have not left, and then those to each core.
     fn len(&self, line: usize) -> usize {
         match line {
             0 => self.restored.len(),
             1 => self.wills.len(),
-            _ => self.forwards[line - 2].len(),
+            2 => self.held.len(),
+            _ => self.forwards[line - 3].len(),
         }
     }
 
@@ -112,7 +139,11 @@ impl InTransit {
         let forward = match line {
             0 => &mut self.restored[place],
             1 => return (&mut self.wills[place].0, None),
-            _ => &mut self.forwards[line - 2][place],
+            2 => {
+                let held = &mut self.held[place];
+                return (&mut held.delivery, Some(&held.filter));
+            }
+            _ => &mut self.forwards[line - 3][place],
         };
         (&mut forward.delivery, forward.filter.as_deref())
     }
@@ -193,26 +224,40 @@ impl Durability {
         delivery
     }
 
-    /// Logs a message that goes to core `to` with this batch of its lane.
+    /// Logs a message that goes to another core, with its exchange: from then on no member may get the message again.
     fn append_forward(
         &mut self,
         session: SessionNumber,
-        to: CoreId,
         filter: &str,
         (draft, message): (&Draft<'_>, Message),
-        batch: u64,
-    ) -> EndOnArrival {
+    ) -> Delivery {
         self.append_taken_by_group(draft.exchange, filter);
         let quality = (draft.content.qos, draft.retain);
-        let delivery = self.append_in_transit(session, Some(filter), message, quality);
-        let mut ended = draft.before.clone();
-        ended.push((session, delivery.record.number));
+        self.append_in_transit(session, Some(filter), message, quality)
+    }
+
+    /// A logged message goes to core `to` with this batch of its lane. The deliveries that end once it has arrived.
+    fn note_forward(
+        &mut self,
+        to: CoreId,
+        forward: Forward,
+        mut before: Vec<LoggedDelivery>,
+    ) -> EndOnArrival {
+        before.extend(
+            self.in_transit.session.map(|session| (session, forward.delivery.record.number)),
+        );
         let (to, forwards) = (usize::from(to.0), &mut self.in_transit.forwards);
         if forwards.len() <= to {
             forwards.resize_with(to + 1, VecDeque::new);
         }
-        forwards[to].push_back(Forward { filter: Some(filter.into()), delivery, batch });
-        EndOnArrival(ended)
+        forwards[to].push_back(forward);
+        EndOnArrival(before)
+    }
+
+    /// The next message whose record is stored, and which has not left.
+    fn next_stored_forward(&mut self) -> Option<HeldForward> {
+        let up_to = self.stored_up_to();
+        self.in_transit.held.pop_front_if(|held| held.stored_with <= up_to)
     }
 
     /// A message of another core has arrived: its deliveries here are logged in the same batch.
@@ -254,6 +299,11 @@ impl Durability {
 impl Engine {
     /// Logs a message that goes to another core for a shared subscription. The acknowledgement of a
     /// client's message waits for the first core the message goes to, so that hop is not logged.
+    ///
+    /// A message with an open QoS 2 exchange leaves once it is stored, and without its exchange, which is logged here and
+    /// may end before the message arrives. If the next core logged the exchange too, after its end, then after a crash
+    /// another message with the same Packet Identifier would be taken for a duplicate; and if the message left at once and
+    /// the next core did not log it, a crash could leave the delivery without the exchange.
     pub(in crate::engine) fn begin_forward(
         &mut self,
         to: CoreId,
@@ -261,15 +311,44 @@ impl Engine {
         draft: &mut Draft<'_>,
         origin: &Origin,
         hops: u16,
-    ) -> Option<EndOnArrival> {
+    ) -> Begun {
         let is_awaited = hops == 1 && origin.publisher.is_some();
         if is_awaited || draft.content.qos == Qos::AtMostOnce || !self.durability.has_journal() {
-            return None;
+            return Begun::AtOnce;
         }
         let message = draft.message(self.memory.ledger()).clone();
         let session = self.durability.transit_session(&mut self.connections);
+        let delivery = self.durability.append_forward(session, filter, (draft, message));
+        let before = draft.before.clone();
+        if draft.exchange.is_some() && self.durability.waits() {
+            let stored_with = self.durability.open_batch();
+            let filter = filter.into();
+            let held = HeldForward { stored_with, to, hops, filter, delivery, before };
+            self.durability.in_transit.held.push_back(held);
+            return Begun::OnceStored;
+        }
         let batch = self.mesh.ask_receipt(to);
-        Some(self.durability.append_forward(session, to, filter, (draft, message), batch))
+        let forward = Forward { filter: Some(filter.into()), delivery, batch };
+        Begun::Logged(self.durability.note_forward(to, forward, before))
+    }
+
+    /// Sends the messages whose records are stored, as far as the budget of this turn goes; whether there were any.
+    pub(super) fn send_stored_forwards(&mut self) -> bool {
+        let mut has_sent = false;
+        while !self.work.is_spent()
+            && let Some(held) = self.durability.next_stored_forward()
+        {
+            self.work.spend(1);
+            has_sent = true;
+            let HeldForward { to, hops, filter, delivery, before, .. } = held;
+            let (message, retain) = (delivery.message.clone(), delivery.retain);
+            let batch = self.mesh.ask_receipt(to);
+            let forward = Forward { filter: Some(filter.clone()), delivery, batch };
+            let ended = self.durability.note_forward(to, forward, before);
+            let mut draft = Draft::of(&message, message.content(), retain);
+            self.send_to_group(to, &filter, &mut draft, &Origin::default(), (hops, Some(ended)));
+        }
+        has_sent
     }
 
     /// Logs a Will that the store knew, and that other cores have just got, or that `fans_out` on this

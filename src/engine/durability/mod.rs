@@ -136,6 +136,11 @@ impl Durability {
         self.journal.as_ref().map_or(u64::MAX, |journal| journal.stored_up_to())
     }
 
+    /// The number of the batch that is open.
+    fn open_batch(&self) -> u64 {
+        self.journal.as_ref().map_or(0, |journal| journal.number())
+    }
+
     /// Lets an answer wait until a batch is stored.
     pub(in crate::engine) fn await_stored(&mut self, batch: u64, awaited: Awaited) {
         if let Some(journal) = &mut self.journal {

@@ -10,6 +10,7 @@ use crate::base::metrics::Drop as DropCause;
 use crate::engine::Engine;
 use crate::engine::connections::Connections;
 use crate::engine::draft::{Draft, Origin};
+use crate::engine::durability::in_transit::{Begun, EndOnArrival};
 use crate::engine::mesh::batch::Destination;
 use crate::engine::routing::Router;
 use crate::engine::routing::congestion::slow_publisher;
@@ -78,7 +79,26 @@ impl Engine {
         origin: &Origin,
         hops: u16,
     ) {
-        let ended = self.begin_forward(core, text, draft, origin, hops);
+        match self.begin_forward(core, text, draft, origin, hops) {
+            Begun::AtOnce => self.send_to_group(core, text, draft, origin, (hops, None)),
+            Begun::Logged(ended) => {
+                let exchange = draft.exchange.take();
+                self.send_to_group(core, text, draft, origin, (hops, Some(ended)));
+                draft.exchange = exchange;
+            }
+            Begun::OnceStored => {}
+        }
+    }
+
+    /// Sends a message to another core for a member of a shared subscription there.
+    pub(in crate::engine) fn send_to_group(
+        &mut self,
+        core: CoreId,
+        text: &str,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        (hops, ended): (u16, Option<EndOnArrival>),
+    ) {
         let whom = |batch: &mut crate::engine::Batch| {
             let filter = batch.push_text(text);
             let on_arrival = ended.and_then(|ended| batch.push_on_arrival(ended));

@@ -162,6 +162,84 @@ fn a_resent_message_goes_to_no_other_member_after_a_crash() {
     assert_eq!(next.cores.0[1].payloads(first), ["m"]);
 }
 
+#[test]
+fn an_identifier_is_free_although_its_message_reached_the_group_after_the_end_of_the_exchange() {
+    let mut kept = Kept::on(3);
+    let first = kept.join(1, "first", Qos::ExactlyOnce);
+    kept.join(2, "second", Qos::ExactlyOnce);
+    let publisher = kept.connect(0, "publisher");
+    // Core 0 does not know yet that the member on core 1 has left.
+    kept.cores.0[1].cut(first);
+    for identifier in [1, 2] {
+        kept.cores.0[0].publish(publisher, "t", b"old", Qos::ExactlyOnce, identifier);
+    }
+    for core in [1, 2] {
+        kept.cores.carry(0, core);
+        kept.store(core.into());
+        kept.cores.carry(core, 0);
+    }
+    for identifier in [1, 2] {
+        kept.cores.0[0].send(publisher, Version::V5, &Packet::Pubrel(ack(identifier)));
+    }
+    kept.store(0);
+    let answers = kept.cores.0[0].packets(publisher, Version::V5).concat();
+    assert_eq!(answers.matches("Pubcomp").count(), 2, "{answers}");
+    assert!(kept.cores.0[1].engine.metrics.forwarded_by_qos[2] > 0, "one message is passed on");
+    kept.cores.carry(1, 2);
+    kept.store(2);
+    let mut next = Kept::after_crash_on(3, &kept.stored);
+    let second = next.connect(2, "second");
+    next.settle();
+    assert_eq!(next.cores.0[2].payloads(second), ["old", "old"]);
+    let publisher = next.connect(0, "publisher");
+    for identifier in [1, 2] {
+        let mut new = publish("t", b"new", Qos::ExactlyOnce, identifier);
+        new.dup = true;
+        next.cores.0[0].send(publisher, Version::V5, &Packet::Publish(new));
+    }
+    next.settle();
+    assert_eq!(next.cores.0[2].payloads(second), ["new", "new"]);
+}
+
+#[test]
+fn a_resent_message_that_was_passed_on_reaches_one_member_whatever_a_crash_has_left_of_it() {
+    // Any subset of the cores may have stored their records, in any order.
+    for stored in [&[][..], &[1], &[2], &[1, 2], &[2, 1]] {
+        let mut kept = Kept::on(3);
+        let first = kept.join(1, "first", Qos::ExactlyOnce);
+        let publisher = kept.connect(0, "publisher");
+        kept.join(2, "second", Qos::ExactlyOnce);
+        // Core 0 does not know yet that the member on core 1 has left.
+        kept.cores.0[1].cut(first);
+        for (identifier, payload) in [(1, b"1"), (2, b"2")] {
+            kept.cores.0[0].publish(publisher, "t", payload, Qos::ExactlyOnce, identifier);
+        }
+        kept.cores.carry(0, 1);
+        kept.cores.carry(0, 2);
+        for &core in stored {
+            kept.store(core);
+            kept.cores.carry(1, 2);
+        }
+        kept.cores.carry(1, 2);
+        let mut next = Kept::after_crash_on(3, &kept.stored);
+        let second = next.connect(2, "second");
+        let publisher = next.connect(0, "publisher");
+        next.settle();
+        for (identifier, payload) in [(1, b"1"), (2, b"2")] {
+            let mut again = publish("t", payload, Qos::ExactlyOnce, identifier);
+            again.dup = true;
+            next.cores.0[0].send(publisher, Version::V5, &Packet::Publish(again));
+        }
+        next.settle();
+        let first = next.connect(1, "first");
+        next.settle();
+        let mut all = next.cores.0[2].payloads(second);
+        all.extend(next.cores.0[1].payloads(first));
+        all.sort();
+        assert_eq!(all, ["1", "2"], "stored: {stored:?}");
+    }
+}
+
 /// Two cores after a crash, with a QoS 2 message of core 0 that is on disk for its subscriber on core 1
 /// and was not acknowledged to its publisher. Both clients are connected again.
 fn taken() -> (Kept, ConnectionId, ConnectionId) {
