@@ -288,6 +288,37 @@ fn a_log_file_is_opened_again_after_a_rotation() {
 }
 
 #[test]
+fn a_reload_moves_the_log_to_another_place_and_form_and_loses_no_line() {
+    let (first, second, config) = (fresh("first"), fresh("second"), fresh("moved.toml"));
+    let write = |log: String| std::fs::write(&config, log).expect("written");
+    write(format!("log.to = \"file:{}\"\n", first.display()));
+    let broker = Broker::configured(&config, "--mode poll", Stdio::null(), Stdio::null());
+    await_text(&first, "listening");
+    // A place that cannot be opened changes nothing.
+    write("log.to = \"file:/nowhere/broker.log\"\n".to_owned());
+    broker.signal("-HUP");
+    await_text(&first, "log.to: cannot open /nowhere/broker.log: ");
+    let form = "log.format = \"json\"\nlog.connections = false\n";
+    write(format!("log.to = \"file:{}\"\n{form}", second.display()));
+    broker.signal("-HUP");
+    await_text(&second, "\"key\":\"log.to\"");
+    await_text(&second, "\"key\":\"log.connections\"");
+    let before = std::fs::read_to_string(&first).expect("text");
+    broker.serves();
+    assert_eq!(broker.stop(), Some(0));
+    await_text(&second, "\"stopped\"");
+    let after = std::fs::read_to_string(&second).expect("text");
+    assert_eq!(std::fs::read_to_string(&first).expect("text"), before, "nothing goes there");
+    for line in after.lines() {
+        assert!(serde_json::from_str::<serde_json::Value>(line).is_ok(), "{line}");
+    }
+    assert!(!after.contains("\"connected\""), "log.connections is false: {after}");
+    for file in [first, second, config] {
+        std::fs::remove_file(file).expect("removed");
+    }
+}
+
+#[test]
 fn a_log_file_that_cannot_be_opened_is_an_error_at_start_that_names_it() {
     let configuration = fresh("no-folder.toml");
     std::fs::write(&configuration, "log.to = \"file:/nowhere/broker.log\"\n").expect("written");

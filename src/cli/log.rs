@@ -2,11 +2,12 @@
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::io::{self, IsTerminal, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::layer::Layered;
 use tracing_subscriber::prelude::*;
-use tracing_subscriber::{fmt, registry, reload};
+use tracing_subscriber::{Layer, Registry, fmt, registry, reload};
 
 use super::{Exit, Failure};
 use crate::base::log_format::TextFields;
@@ -14,25 +15,54 @@ use crate::base::log_format::TextFields;
 use crate::base::log_sink::{Journal, Syslog};
 use crate::base::log_sink::{LogFile, MosquittoLines, Reopen, TopicLines};
 use crate::base::output::Output;
-use crate::config::{Log, LogFormat, LogLevel, LogTo};
+use crate::config::{ConfigError, Log, LogFormat, LogLevel, LogTo};
 use crate::control::log::LogControl;
-use crate::control::reload::Reload;
+use crate::control::reload::{Commit, Reload};
 
 /// The log of this process, once it has started.
 static LOG: OnceLock<Started> = OnceLock::new();
 
 struct Started {
+    place: Mutex<Place>,
+    /// Gives lines another form, and another writer.
+    lines: reload::Handle<Lines, Filtered>,
+}
+
+/// What events are after the level has been looked at.
+type Filtered = Layered<reload::Layer<LevelFilter, Registry>, Registry>;
+
+/// Writes the lines of events.
+type Lines = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// Where the log goes, opened.
+struct Place {
     output: Output,
     /// Opens the log's file again, if it is one.
     reopen: Option<Reopen>,
 }
 
-/// The log's writer, if the log has started.
-pub(super) fn output() -> Option<&'static Output> {
-    LOG.get().map(|log| &log.output)
+impl Started {
+    fn place(&self) -> MutexGuard<'_, Place> {
+        // A place is replaced as a whole.
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The log goes to another place, or has another form, from the next line on. The lines before are written to the
+    /// place before.
+    fn move_to(&self, (place, lines): (Place, Lines)) -> Result<(), String> {
+        self.lines.reload(lines).map_err(|error| error.to_string())?;
+        *self.place() = place;
+        Ok(())
+    }
 }
 
-/// Lets a reload change the level, and open the log's file again if the log goes to one.
+/// The log's writer, if the log has started.
+pub(super) fn output() -> Option<Output> {
+    LOG.get().map(|log| log.place().output.clone())
+}
+
+/// Lets a reload change the level, the form and the place of the log, and open the log's file again if the log goes to
+/// one.
 pub(super) fn register(reload: &Reload) {
     reload.on_change("log level", |change| {
         let (level, before) = (change.wanted.log.level, change.running.log.level);
@@ -43,18 +73,31 @@ pub(super) fn register(reload: &Reload) {
             Ok(())
         })))
     });
-    if let Some(reopen) = LOG.get().and_then(|log| log.reopen.clone()) {
-        reload.register("log", move || {
-            reopen.ask();
-            Ok(())
-        });
-    }
+    reload.on_change("log", |change| {
+        let of = |log: &Log| Log { level: LogLevel::default(), connections: true, ..log.clone() };
+        let (wanted, running) = (of(&change.wanted.log), of(&change.running.log));
+        let Some(log) = LOG.get() else { return Ok(None) };
+        if wanted == running {
+            let reopen = log.place().reopen.clone();
+            return Ok(reopen.map(|reopen| -> Commit {
+                Box::new(move || {
+                    reopen.ask();
+                    Ok(())
+                })
+            }));
+        }
+        check(&wanted)
+            .map_err(|failure| ConfigError::of_key(Some("log.to"), failure.to_string()))?;
+        Ok(Some(Box::new(move || {
+            log.move_to(open(&wanted).map_err(|failure| failure.to_string())?)
+        })))
+    });
 }
 
 /// Opens the log's file again, if the log goes to one.
 #[cfg(target_os = "linux")]
 pub(super) fn reopen() {
-    if let Some(reopen) = LOG.get().and_then(|log| log.reopen.as_ref()) {
+    if let Some(reopen) = LOG.get().and_then(|log| log.place().reopen.clone()) {
         reopen.ask();
     }
 }
@@ -62,38 +105,45 @@ pub(super) fn reopen() {
 /// Writes all buffered lines of the log, at the end of the process.
 pub fn flush() {
     if let Some(log) = LOG.get() {
-        log.output.finish();
+        log.place().output.clone().finish();
     }
 }
 
 /// Starts the log where the settings say.
 pub(super) fn start(log: &Log) -> Result<(), Failure> {
+    let opened = open(log)?;
+    start_with(log, opened);
+    Ok(())
+}
+
+/// Opens the place where the settings say that the log goes, and makes what writes its lines.
+fn open(log: &Log) -> Result<(Place, Lines), Failure> {
     let outcome = match &log.to {
         LogTo::Stderr => {
             let stderr = io::stderr();
             let is_terminal = stderr.is_terminal();
-            start_to(log, is_terminal, Box::new(stderr))
+            lines_to(log, log.format, is_terminal, Box::new(stderr), None)
         }
         LogTo::Stdout => {
             let stdout = io::stdout();
             let is_terminal = stdout.is_terminal();
-            start_to(log, is_terminal, Box::new(stdout))
+            lines_to(log, log.format, is_terminal, Box::new(stdout), None)
         }
-        LogTo::None => start_to(log, false, Box::new(io::sink())),
+        LogTo::None => lines_to(log, log.format, false, Box::new(io::sink()), None),
         LogTo::File(path) => {
             let file = LogFile::open(path).map_err(|error| {
                 let error = format!("log.to: cannot open {}: {error}", path.display());
                 Failure::new(Exit::Configuration, error)
             })?;
             let reopen = Some(file.reopen());
-            start_with(log, log.format, false, Box::new(file), reopen)
+            lines_to(log, log.format, false, Box::new(file), reopen)
         }
         #[cfg(all(feature = "service", unix))]
         LogTo::Journald => Journal::open()
-            .and_then(|journal| start_with(log, LogFormat::Json, false, Box::new(journal), None)),
+            .and_then(|journal| lines_to(log, LogFormat::Json, false, Box::new(journal), None)),
         #[cfg(all(feature = "service", unix))]
         LogTo::Syslog(socket) => Syslog::open(socket.as_deref().unwrap_or(Syslog::SOCKET.as_ref()))
-            .and_then(|syslog| start_with(log, LogFormat::Json, false, Box::new(syslog), None)),
+            .and_then(|syslog| lines_to(log, LogFormat::Json, false, Box::new(syslog), None)),
         #[cfg(not(all(feature = "service", unix)))]
         LogTo::Journald | LogTo::Syslog(_) => unreachable!("the configuration does not permit it"),
     };
@@ -118,21 +168,20 @@ pub(super) fn check(log: &Log) -> Result<(), Failure> {
 }
 
 /// Starts the log on `writer`.
-pub(super) fn start_to(
-    log: &Log,
-    has_colours: bool,
-    writer: Box<dyn Write + Send>,
-) -> io::Result<()> {
-    start_with(log, log.format, has_colours, writer, None)
+#[cfg(all(feature = "service", windows))]
+pub(super) fn start_to(log: &Log, writer: Box<dyn Write + Send>) -> io::Result<()> {
+    start_with(log, lines_to(log, log.format, false, writer, None)?);
+    Ok(())
 }
 
-fn start_with(
+/// A place of the log on `writer`, and what writes lines to it.
+fn lines_to(
     log: &Log,
     format: LogFormat,
     has_colours: bool,
     writer: Box<dyn Write + Send>,
     reopen: Option<Reopen>,
-) -> io::Result<()> {
+) -> io::Result<(Place, Lines)> {
     let writer: Box<dyn Write + Send> = match format {
         LogFormat::Mosquitto => Box::new(MosquittoLines::new(writer, log.stamp())),
         LogFormat::Text | LogFormat::Json => Box::new(writer),
@@ -141,25 +190,27 @@ fn start_with(
         true => Output::for_log(TopicLines::new(writer, log.stamp()))?,
         false => Output::for_log(writer)?,
     };
-    let (filter, handle) = reload::Layer::new(filter(log.level));
     let lines = fmt::layer()
         .with_writer(output.clone())
         .log_internal_errors(false)
         .with_target(false)
         .with_ansi(has_colours && format == LogFormat::Text);
-    let registry = registry().with(filter);
-    match format {
-        LogFormat::Text => registry.with(lines.fmt_fields(TextFields)).init(),
-        LogFormat::Mosquitto | LogFormat::Json => {
-            registry.with(lines.json().flatten_event(true)).init()
-        }
-    }
+    let lines: Lines = match format {
+        LogFormat::Text => Box::new(lines.fmt_fields(TextFields)),
+        LogFormat::Mosquitto | LogFormat::Json => Box::new(lines.json().flatten_event(true)),
+    };
+    Ok((Place { output, reopen }, lines))
+}
+
+fn start_with(log: &Log, (place, lines): (Place, Lines)) {
+    let (filter, level) = reload::Layer::new(filter(log.level));
+    let (lines, form) = reload::Layer::new(lines);
+    registry().with(filter).with(lines).init();
     // Fails only when the log has gone, with the process.
-    let apply = move |level| drop(handle.reload(self::filter(level)));
+    let apply = move |next| drop(level.reload(self::filter(next)));
     LogControl::new(log.level, apply).install();
-    log_panics(output.clone());
-    let _ = LOG.set(Started { output, reopen });
-    Ok(())
+    let _ = LOG.set(Started { place: Mutex::new(place), lines: form });
+    log_panics();
 }
 
 fn filter(level: LogLevel) -> LevelFilter {
@@ -173,7 +224,7 @@ fn filter(level: LogLevel) -> LevelFilter {
 }
 
 /// Writes panics through the log's writer: writing to standard error directly can block when its reader is stuck.
-fn log_panics(output: Output) {
+fn log_panics() {
     std::panic::set_hook(Box::new(move |panic| {
         let thread = std::thread::current();
         let name = thread.name().unwrap_or("unnamed");
@@ -182,6 +233,7 @@ fn log_panics(output: Output) {
             BacktraceStatus::Captured => format!("{trace}"),
             _ => "set RUST_BACKTRACE=1 for a backtrace\n".to_owned(),
         };
+        let Some(output) = output() else { return };
         output.say(format!("thread '{name}' {panic}\n{trace}").as_bytes());
         // The process may end now.
         output.finish();

@@ -44,5 +44,5 @@ fn start_log(log: &Log) -> Result<(), String> {
     // Fails on the first run, when there is none.
     let _ = std::fs::rename(&file, file.with_extension("old.log"));
     let writer = std::fs::File::create(&file).map_err(error)?;
-    log::start_to(log, false, Box::new(writer)).map_err(|error| error.to_string())
+    log::start_to(log, Box::new(writer)).map_err(|error| error.to_string())
 }

@@ -25,7 +25,7 @@ const LIVE: &[&str] = &[
     "listen",
     LISTENERS,
     "free_bind",
-    "log.level",
+    "log",
     "stats",
     "limits",
     "mqtt",
@@ -56,11 +56,6 @@ const NEEDS_RESTART: &[&str] = &[
     "admin.insecure",
     "admin.socket_group",
     "admin.tls",
-    "log.format",
-    "log.timestamp_format",
-    "log.to",
-    "log.topics",
-    "log.connections",
     BRIDGES,
 ];
 

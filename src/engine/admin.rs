@@ -49,13 +49,18 @@ impl Engine {
         let mut next = Config::from(settings);
         next.has_statistics = self.config.has_statistics;
         let sys_interval_s = self.config.mqtt.sys_interval_s;
+        let has_log_topics = self.config.has_log_topics;
         self.config.replace(next);
+        self.observers.log.set_connections(self.config.logs_connections);
         self.listeners.set_limits(&self.config.limits);
         self.memory.set_limits(&self.config.limits);
         self.router.set_memory_bytes_max(self.config.limits.memory_bytes_max);
         self.retained.set_limits(&self.config);
         if self.config.mqtt.sys_interval_s != sys_interval_s {
             self.schedule_sys_topics();
+        }
+        if !has_log_topics {
+            self.schedule_log_topics();
         }
     }
 

@@ -202,6 +202,11 @@ impl ClientLog {
         Self { hashing, addresses: Box::default(), takeovers: Box::default(), has_connections }
     }
 
+    /// From now on clients that come, and clients that leave by themselves, are logged or not.
+    pub fn set_connections(&mut self, are_logged: bool) {
+        self.has_connections = are_logged;
+    }
+
     /// A connection was refused, or ended before its client was admitted.
     pub fn refused<'a>(
         &mut self,

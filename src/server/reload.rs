@@ -27,7 +27,9 @@ pub(super) fn register(
     });
     reload.on_change("settings of the cores", move |change| {
         let parts = |of: &Settings| {
-            (of.limits.clone(), of.mqtt.clone(), of.protection.clone(), of.access.binds_sessions())
+            let log = (of.log.connections, of.log.topics);
+            let access = of.access.binds_sessions();
+            (of.limits.clone(), of.mqtt.clone(), of.protection.clone(), access, log)
         };
         if parts(change.running) == parts(change.wanted) {
             return Ok(None);
