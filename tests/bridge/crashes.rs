@@ -1,5 +1,6 @@
 //! Brokers that are killed while messages flow both ways. Each acknowledged message arrives at the other broker, in the
-//! order of its publisher, and at QoS 2 once.
+//! order of its publisher, and at QoS 2 once. `RINGMQ_BRIDGE_KILLS=200 cargo test --test bridge killed` kills each broker
+//! so often.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,8 +11,12 @@ use crate::subscriber::Subscriber;
 use crate::support::Broker;
 use crate::{ONE_SETUP, PATIENCE, SETUPS, Site, at_once};
 
-/// Kills of each broker.
+/// Kills of each broker, unless the environment says otherwise.
 const KILLS: usize = 5;
+
+fn kills() -> usize {
+    std::env::var("RINGMQ_BRIDGE_KILLS").ok().and_then(|of| of.parse().ok()).unwrap_or(KILLS)
+}
 
 /// What the publisher of the near broker publishes goes out; what the one of the far broker publishes comes in.
 const RULES: &str =
@@ -50,9 +55,10 @@ impl Clients {
 
 /// Kills a broker after a while, and starts it again.
 fn kill(broker: &mut Option<Broker>, site: &Site, number: usize) {
-    std::thread::sleep(Duration::from_millis(120 + 70 * number as u64));
+    let number = (number % KILLS) as u64;
+    std::thread::sleep(Duration::from_millis(120 + 70 * number));
     *broker = None; // SIGKILL
-    std::thread::sleep(Duration::from_millis(30 * number as u64));
+    std::thread::sleep(Duration::from_millis(30 * number));
     *broker = Some(site.start());
 }
 
@@ -77,7 +83,7 @@ fn check(setup: &str, version: &str, kills_near: bool, kills_far: bool) {
             let is_over = &is_over;
             scope.spawn(move || side.serve(address, is_over));
         }
-        for number in 0..KILLS {
+        for number in 0..kills() {
             if kills_far {
                 kill(&mut far, &far_site, number);
             }
