@@ -13,10 +13,17 @@ fn read(path: &Path) -> String {
 }
 
 fn documents() -> Vec<PathBuf> {
-    let mut paths: Vec<PathBuf> =
-        ["README.md", "ARCHITECTURE.md", "CHANGELOG.md", "tools/README.md", "tests/CONFORMANCE.md"]
-            .map(|name| root().join(name))
-            .into();
+    let mut paths: Vec<PathBuf> = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "SECURITY.md",
+        "tools/README.md",
+        "tests/CONFORMANCE.md",
+    ]
+    .map(|name| root().join(name))
+    .into();
     for entry in std::fs::read_dir(root().join("docs")).expect("the folder") {
         let path = entry.expect("an entry").path();
         if path.extension().is_some_and(|extension| extension == "md") {
