@@ -47,32 +47,39 @@ impl Engine {
         self.durability.append(&Record::Ended { session: number });
     }
 
-    /// Sends the restored messages again, now that every core knows the members on the others.
+    /// Sends the restored messages again, now that every core knows the members on the others: as many as the budget of
+    /// this turn permits, and the rest in the next ones.
     pub(in crate::engine) fn send_restored_forwards(&mut self) {
-        let session = self.durability.in_transit.session;
         while let Some(forward) = self.durability.in_transit.restored.pop_front() {
-            let Forward { filter, delivery, .. } = forward;
-            let message = &delivery.message;
-            if message.is_expired(self.now) {
-                self.metrics.drops.add(DropCause::Expired, 1);
+            self.send_restored_forward(forward);
+            if self.work.is_spent() && !self.durability.in_transit.restored.is_empty() {
+                return self.timers.arm(self.now.after_s(0), Timer::RestoredForwards);
+            }
+        }
+    }
+
+    fn send_restored_forward(&mut self, Forward { filter, delivery, .. }: Forward) {
+        self.work.spend(1);
+        let session = self.durability.in_transit.session;
+        let message = &delivery.message;
+        if message.is_expired(self.now) {
+            self.metrics.drops.add(DropCause::Expired, 1);
+        } else {
+            let mut draft = Draft::of(message, message.content(), delivery.retain);
+            if let Some(filter) = filter {
+                draft.before.extend(session.map(|session| (session, delivery.record.number)));
+                self.share_again(&filter, &mut draft);
             } else {
-                let mut draft = Draft::of(message, message.content(), delivery.retain);
-                if let Some(filter) = filter {
-                    draft.before.extend(session.map(|session| (session, delivery.record.number)));
-                    self.share_again(&filter, &mut draft);
-                } else {
-                    let begun = self.router.fan_outs().begun();
-                    self.publish_again(&mut draft);
-                    if self.mesh.has_reached_any() || self.router.fan_outs().begun() > begun {
-                        let barriers =
-                            Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
-                        self.durability.in_transit.wills.push_back((delivery, barriers));
-                        continue;
-                    }
+                let begun = self.router.fan_outs().begun();
+                self.publish_again(&mut draft);
+                if self.mesh.has_reached_any() || self.router.fan_outs().begun() > begun {
+                    let barriers =
+                        Barriers::of_last_message(&mut self.mesh, self.router.fan_outs());
+                    return self.durability.in_transit.wills.push_back((delivery, barriers));
                 }
             }
-            self.durability.append_end_of_delivery(session, delivery.record);
         }
+        self.durability.append_end_of_delivery(session, delivery.record);
     }
 
     fn share_again(&mut self, filter: &str, draft: &mut Draft<'_>) {

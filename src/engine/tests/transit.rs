@@ -3,7 +3,9 @@
 use super::cores::Cores;
 use super::durability::{WALL_AT_ZERO_US, image};
 use super::*;
+use crate::engine::work::TURN_STEPS;
 use crate::storage::commit::{JournalConfig, RecordBatch, StoreState};
+use crate::storage::record::{Content, Identifiers, Record, SessionNumber};
 
 const GROUP: &str = "$share/g/t";
 
@@ -378,6 +380,45 @@ fn a_restored_will_in_transit_that_reaches_no_other_core_ends_at_once() {
     assert_eq!(next.cores.0[0].payloads(watcher), ["dead"]);
     let all = [stored, next.stored].concat_records();
     assert_eq!(under_way(&all), 0, "the next start does not publish the Will again");
+}
+
+#[test]
+fn restored_messages_in_transit_are_distributed_within_the_budget_of_a_turn() {
+    const MESSAGES: u64 = 50_000;
+    let mut kept = Kept::new();
+    kept.join(1, "worker", Qos::AtLeastOnce);
+    let mut bytes = Vec::new();
+    let session = SessionNumber::new(1, 1, 1_000_000);
+    let begin = Record::Session { session, client_identifier: "", expiry_interval_s: u32::MAX };
+    begin.encode(&mut bytes);
+    let content = Content { topic: "t", payload: b"m", passed_on: &[], expires_us: None, qos: 1 };
+    Record::Content { number: 1, content }.encode(&mut bytes);
+    for number in 1..=MESSAGES {
+        let queued = Record::Queued {
+            session,
+            delivery: 1_000_000 + number,
+            content: 1,
+            qos: 1,
+            retain: false,
+            packet_identifier: 0,
+            shared: Some(GROUP),
+            identifiers: Identifiers::new(),
+        };
+        queued.encode(&mut bytes);
+    }
+    let stored = [kept.stored, vec![RecordBatch { number: 1, bytes, checkpoint: 0 }]];
+    let stored = stored.concat_records();
+    assert_eq!(under_way(&stored), MESSAGES as usize);
+    let mut next = Kept::after_crash(&stored);
+    for _ in 0..50 {
+        next.cores.0.iter_mut().for_each(|world| world.advance_ms(20));
+        next.settle();
+    }
+    for world in &mut next.cores.0 {
+        let most = world.engine.work.take_turn_max();
+        assert!(most <= TURN_STEPS + 2 * 2_048, "{most} steps in a turn");
+    }
+    assert_eq!(under_way(&[stored, next.stored].concat_records()), 0, "all are distributed");
 }
 
 /// The number of messages that the next start would find in transit.
