@@ -6,6 +6,7 @@
 //!   indexes are tested against.
 //! - [`SubscriptionIndex`] finds the subscriptions that match a Topic Name.
 //! - [`Replica`] finds the other cores that hold a matching subscription.
+//! - [`interest`] finds the other nodes of a cluster that hold a matching subscription, once for all cores.
 //! - [`RetainedIndex`] finds the Topic Names that match a Topic Filter.
 //! - [`mesh`] connects the cores of a process by lock-free queues.
 //!
@@ -17,11 +18,13 @@ mod arbitrary;
 mod hash;
 mod id_table;
 pub mod index;
+pub mod interest;
 mod levels;
 pub mod mesh;
 pub mod replica;
 pub mod retained;
 mod slab;
+mod sync;
 mod text;
 pub mod topic;
 

@@ -7,7 +7,6 @@
 
 mod ring;
 mod sleep_flag;
-mod sync;
 
 #[cfg(test)]
 mod tests;
@@ -15,8 +14,8 @@ mod tests;
 pub use ring::{Receiver, Sender, ring};
 pub use sleep_flag::SleepFlag;
 
-use ring::Aligned;
-use sync::Arc;
+use crate::sync::Aligned;
+use crate::sync::Arc;
 
 /// The endpoint of one core.
 #[derive(Debug)]

@@ -8,12 +8,7 @@
 use std::mem::MaybeUninit;
 use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
-use super::sync::{Arc, AtomicUsize, Cell};
-
-/// A value on its own cache line, and on its own pair of lines where the hardware prefetches pairs.
-#[derive(Debug)]
-#[repr(align(128))]
-pub(super) struct Aligned<T>(pub(super) T);
+use crate::sync::{Aligned, Arc, AtomicUsize, Cell};
 
 #[derive(Debug)]
 struct Shared<T> {

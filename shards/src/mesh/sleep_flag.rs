@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-use super::sync::{AtomicBool, fence};
+use crate::sync::{AtomicBool, fence};
 
 /// The sleep flag of a core.
 #[derive(Debug)]

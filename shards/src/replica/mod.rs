@@ -121,7 +121,13 @@ impl Replica {
 
     /// Records that a core has subscribers to a filter with wildcards.
     pub fn announce_wildcard(&mut self, core: u16, filter: &TopicFilter<'_>) {
-        self.others.subscribe(filter, of(core));
+        self.announce_wildcard_of_class(core, filter, 0);
+    }
+
+    /// Records that a core has subscribers of a class, 0 to 2, to a filter with wildcards; the last one announced counts.
+    pub fn announce_wildcard_of_class(&mut self, core: u16, filter: &TopicFilter<'_>, class: u8) {
+        let options = SubscriptionOptions::new(class, false, false);
+        self.others.subscribe(filter, Subscription { options, ..of(core) });
     }
 
     /// Records that a core has no more subscribers to a filter with wildcards.
@@ -202,6 +208,25 @@ impl Replica {
         }
         cores.sort_unstable();
         cores.dedup();
+    }
+
+    /// Calls `found` with the cores that have announced a filter with wildcards that matches `topic`, and with their
+    /// classes; writes the matching shared subscriptions into `out`.
+    pub fn matches_by_class(
+        &self,
+        topic: &str,
+        out: &mut CoreMatches,
+        mut found: impl FnMut(u16, u8),
+    ) {
+        let CoreMatches { groups, scratch, .. } = out;
+        groups.clear();
+        if !self.others.is_empty() {
+            self.others.matches(topic, scratch);
+            for of in &scratch.subscriptions {
+                found(of.subscriber.0 as u16, of.options.qos());
+            }
+            groups.extend(scratch.shared.iter().map(|&filter| GroupId(filter)));
+        }
     }
 
     /// Bytes of memory as an allocator counts them.
