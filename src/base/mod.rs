@@ -3,6 +3,7 @@
 pub(crate) mod atomic;
 pub mod clock;
 pub mod compact_address;
+pub mod host_name;
 #[cfg(feature = "http-hook")]
 pub(crate) mod http;
 pub mod identity;

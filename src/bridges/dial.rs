@@ -1,28 +1,51 @@
 //! Connections to far brokers.
 
 use std::io;
-use std::net::{TcpListener, TcpStream, ToSocketAddrs};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
-use socket2::{SockRef, TcpKeepalive};
+use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
 
-use crate::config::bridge::Server;
+use crate::config::bridge::{Bridge, Server};
 
 /// How long an address may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Connects to the first address of a server that answers. Blocks.
-pub(super) fn connect(server: &Server, keep_alive: Duration) -> io::Result<TcpStream> {
-    let mut outcome = Err(io::Error::new(io::ErrorKind::NotFound, "the name has no address"));
-    for address in (server.host.as_str(), server.port).to_socket_addrs()? {
-        outcome = TcpStream::connect_timeout(&address, ANSWER);
+pub(super) fn connect(server: &Server, bridge: &Bridge) -> io::Result<TcpStream> {
+    let from = bridge.bind.parse::<IpAddr>().ok();
+    let mut outcome = Err(io::Error::new(
+        io::ErrorKind::NotFound,
+        match from {
+            Some(_) => "the name has no address of the kind of `bind`",
+            None => "the name has no address",
+        },
+    ));
+    let can_reach =
+        |address: &SocketAddr| from.is_none_or(|from| from.is_ipv6() == address.is_ipv6());
+    let addresses = (server.host.as_str(), server.port).to_socket_addrs()?;
+    for address in addresses.filter(can_reach) {
+        outcome = match from {
+            Some(from) => connect_from(from, address),
+            None => TcpStream::connect_timeout(&address, ANSWER),
+        };
         if outcome.is_ok() {
             break;
         }
     }
     let socket = outcome?;
-    prepare(&socket, keep_alive)?;
+    prepare(&socket, Duration::from_secs(bridge.keep_alive_s.into()))?;
     Ok(socket)
+}
+
+/// Connects from an address of this machine.
+fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(to), Type::STREAM, None)?;
+    socket
+        .bind(&SocketAddr::new(from, 0).into())
+        .map_err(|error| io::Error::new(error.kind(), format!("bind {from}: {error}")))?;
+    socket.connect_timeout(&to.into(), ANSWER)?;
+    Ok(socket.into())
 }
 
 /// Both ends of a connection of this broker with itself.

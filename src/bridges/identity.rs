@@ -1,4 +1,4 @@
-//! Names of this broker and of its machine.
+//! The name of this broker.
 
 use std::fs;
 use std::path::Path;
@@ -34,18 +34,6 @@ pub(super) fn of_broker(folder: Option<&Path>) -> String {
 /// A random number.
 pub(super) fn random() -> u32 {
     getrandom::u32().unwrap_or_else(|_| std::process::id())
-}
-
-/// The name of this machine.
-pub(super) fn host() -> String {
-    let by_system = fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    let by_environment =
-        || ["HOSTNAME", "COMPUTERNAME"].iter().find_map(|of| std::env::var(of).ok());
-    let host = by_system.or_else(by_environment).unwrap_or_default();
-    match host.trim() {
-        "" => "host".to_owned(),
-        host => host.to_owned(),
-    }
 }
 
 #[cfg(test)]

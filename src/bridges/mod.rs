@@ -27,6 +27,7 @@ use std::thread;
 
 use flume::Sender;
 
+use crate::base::host_name::host_name;
 use crate::config::Settings;
 use crate::config::bridge::Bridge;
 use crate::control::Cores;
@@ -109,14 +110,18 @@ fn terms(bridge: &Bridge, settings: &Settings, broker: &str) -> Terms {
     Terms {
         session: format!("{SESSION_PREFIX}{}", bridge.name).into(),
         user: (!bridge.user.is_empty()).then(|| bridge.user.as_str().into()),
-        client_identifier: bridge.client_identifier(&identity::host()).into(),
+        client_identifier: bridge.client_identifier(&host_name()).into(),
         keep_alive_s: bridge.keep_alive_s,
         session_expiry_s: bridge.session_expiry_s,
         retained: bridge.retained,
         hops_max: usize::from(bridge.hops_max),
         broker: broker.into(),
         packet_bytes_max: settings.limits.packet_bytes_max,
-        receive_maximum: settings.limits.receive_maximum,
+        sent_bytes_max: (bridge.packet_bytes_max > 0).then_some(bridge.packet_bytes_max),
+        receive_maximum: match bridge.receive_maximum {
+            0 => settings.limits.receive_maximum,
+            own => own,
+        },
         out: OutMap::new(&bridge.outgoing),
         r#in: InMap::new(&bridge.incoming),
     }

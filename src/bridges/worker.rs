@@ -1,6 +1,5 @@
 //! The thread of one bridge.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -57,14 +56,15 @@ struct Outcome {
 /// A protocol version to try; the second field is the bit of bridges before 5.0.
 type Dialect = (Version, bool);
 
-fn dialects(version: Versions) -> &'static [Dialect] {
+fn dialects(version: Versions, has_bit: bool) -> Vec<Dialect> {
     use Version::{V5, V31, V311};
-    match version {
+    let all: &[Dialect] = match version {
         Versions::Auto => &[(V5, false), (V311, true), (V311, false)],
         Versions::V5 => &[(V5, false)],
         Versions::V311 => &[(V311, true), (V311, false)],
         Versions::V31 => &[(V31, true), (V31, false)],
-    }
+    };
+    all.iter().copied().filter(|(_, is_bridge)| has_bit || !is_bridge).collect()
 }
 
 impl Worker {
@@ -75,7 +75,8 @@ impl Worker {
         // A new session uses Packet Identifiers from 1 on, which the far broker may remember from an earlier one.
         let mut begins_anew = !session_present;
         let mut backoff = Backoff::new(&self.bridge.reconnect);
-        let (dialects, mut dialect) = (dialects(self.bridge.version), 0);
+        let dialects = dialects(self.bridge.version, self.bridge.bridge_bit);
+        let mut dialect = 0;
         loop {
             let start = match (begins_anew, self.bridge.clean_start) {
                 // Before 5.0, the far broker keeps no session of a connection that begins a new one. In 5.0, Mosquitto
@@ -187,7 +188,7 @@ impl Worker {
     /// Connects to the first server that can be reached, and serves the connection until it ends.
     fn attempt(&self, (version, is_bridge): Dialect, start: Start) -> Outcome {
         let failed = |why: String| Outcome { why: Some(why), ..Outcome::default() };
-        let prepared = read_password(&self.bridge.password_file)
+        let prepared = password(&self.bridge)
             .and_then(|password| Ok((password, Encryption::prepare(&self.bridge)?)));
         let (password, encryption) = match prepared {
             Ok(prepared) => prepared,
@@ -197,7 +198,7 @@ impl Worker {
         let attempt = Attempt { version, is_bridge, start, username, password };
         let mut whys = Vec::new();
         for server in &self.bridge.servers {
-            match dial::connect(server, Duration::from_secs(self.bridge.keep_alive_s.into())) {
+            match dial::connect(server, &self.bridge) {
                 Ok(socket) => {
                     let (report, events) = self.report();
                     let link = Link::connect(Arc::clone(&self.terms), attempt, report);
@@ -325,10 +326,12 @@ impl Worker {
     }
 }
 
-/// The password; none without a file.
-fn read_password(file: &Path) -> Result<Option<Vec<u8>>, String> {
+/// The password, if there is one.
+fn password(bridge: &Bridge) -> Result<Option<Vec<u8>>, String> {
+    let file = &bridge.password_file;
     if file.as_os_str().is_empty() {
-        return Ok(None);
+        let password = bridge.password.as_bytes();
+        return Ok((!password.is_empty()).then(|| password.to_vec()));
     }
     let line = secret_file::read_line(file);
     let line = line.map_err(|what| format!("password_file {}: {what}", file.display()))?;

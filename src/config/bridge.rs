@@ -9,6 +9,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::listener::TlsVersion;
 use super::number::between;
 use crate::wire;
 pub(super) use check::check;
@@ -31,6 +32,9 @@ pub struct Bridge {
     /// User Name at the other broker; empty for none.
     #[serde(default)]
     pub username: String,
+    /// Password at the other broker; empty for none, or for that of a file.
+    #[serde(default)]
+    pub password: String,
     /// File with the Password, read for each connection; empty for none.
     #[serde(default)]
     pub password_file: PathBuf,
@@ -43,6 +47,18 @@ pub struct Bridge {
     /// Keep Alive in seconds.
     #[serde(default = "keep_alive_s", deserialize_with = "between::<_, _, 5, 65_535>")]
     pub keep_alive_s: u16,
+    /// Address of this machine that connections are made from; empty for the one that the system chooses.
+    #[serde(default)]
+    pub bind: String,
+    /// Whether CONNECT says before MQTT 5.0 that the client is a bridge, with bit 7 of the Protocol Version.
+    #[serde(default = "has_bridge_bit")]
+    pub bridge_bit: bool,
+    /// Bytes of a packet to the other broker at most; 0 for those that it accepts.
+    #[serde(default, deserialize_with = "between::<_, _, 0, 268_435_460>")]
+    pub packet_bytes_max: u32,
+    /// Receive Maximum, which the other broker is told in MQTT 5.0; 0 for that of clients.
+    #[serde(default, deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub receive_maximum: u16,
     /// User by whose rules messages come in and go out; empty for none.
     #[serde(default)]
     pub user: String,
@@ -76,6 +92,10 @@ fn keep_alive_s() -> u16 {
 
 fn hops_max() -> u8 {
     8
+}
+
+fn has_bridge_bit() -> bool {
+    true
 }
 
 /// The highest QoS that there is.
@@ -144,7 +164,7 @@ pub enum Retained {
 }
 
 /// TLS of a bridge.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeTls {
     /// Certificate authorities of the other broker.
@@ -157,6 +177,24 @@ pub struct BridgeTls {
     pub alpn: Vec<String>,
     /// Name for SNI, and in the certificate of the other broker; empty for the host of the server.
     pub server_name: String,
+    /// Whether the certificate has to have that name.
+    pub verify_name: bool,
+    /// Versions of TLS.
+    pub versions: Vec<TlsVersion>,
+}
+
+impl Default for BridgeTls {
+    fn default() -> Self {
+        Self {
+            ca: Authorities::System,
+            certificate: PathBuf::new(),
+            key: PathBuf::new(),
+            alpn: Vec::new(),
+            server_name: String::new(),
+            verify_name: true,
+            versions: vec![TlsVersion::V1_2, TlsVersion::V1_3],
+        }
+    }
 }
 
 /// Certificate authorities of the other broker.
@@ -165,7 +203,7 @@ pub enum Authorities {
     /// Those of this machine.
     #[default]
     System,
-    /// Those in a PEM file.
+    /// Those in a PEM file, or in the files `*.pem` and `*.crt` of a folder.
     File(PathBuf),
 }
 

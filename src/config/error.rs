@@ -42,7 +42,8 @@ impl ConfigError {
         let table = table.map(str::trim_start).find(|line| line.starts_with('['));
         let has_headers =
             line.contains("headers") || table.is_some_and(|it| it.contains("headers"));
-        let is_secret = has_password || has_headers || line.trim_start().starts_with("token");
+        let is_key = |name| line.trim_start().starts_with(name);
+        let is_secret = has_password || has_headers || is_key("token") || is_key("password");
         let excerpt = match is_secret {
             true => format!(
                 "TOML parse error at line {number}: {what} (the line is not shown because it may have a password or a token)"

@@ -21,6 +21,12 @@ fn check_bridge(bridge: &Bridge) -> Result<(), String> {
             .map_err(|what| format!("password_file {}: {what}", file.display()))?;
         secret_file::warn_if_open(file, "the password of a bridge");
     }
+    if bridge.tls.as_ref().is_some_and(|tls| !tls.verify_name) {
+        tracing::warn!(
+            bridge = bridge.name,
+            "tls.verify_name is false: any holder of a certificate of the authorities can pretend to be the far broker"
+        );
+    }
     #[cfg(feature = "tls")]
     bridge.tls.as_ref().map_or(Ok(()), |tls| ClientTlsConfig::read(tls).map(drop))?;
     Ok(())

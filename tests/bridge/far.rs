@@ -28,6 +28,7 @@ pub struct Connect {
     pub clean_start: bool,
     pub keep_alive_s: u16,
     pub client_identifier: String,
+    pub receive_maximum: Option<u16>,
 }
 
 /// Listens in the place of the far broker.
@@ -99,6 +100,12 @@ pub struct Peer {
 }
 
 impl Peer {
+    /// The address of the bridge.
+    #[cfg(target_os = "linux")]
+    pub fn address(&self) -> SocketAddr {
+        self.stream.peer_addr().expect("connected")
+    }
+
     /// Accepts the connection.
     pub fn connack(&mut self, session_present: bool, properties: &[u8]) {
         let mut rest = vec![u8::from(session_present), 0];
@@ -237,8 +244,13 @@ impl<'a> Fields<'a> {
 
     /// Skips properties, which 5.0 has.
     fn skip_properties(&mut self, version: Version) {
+        self.properties(version);
+    }
+
+    /// The bytes of properties, which 5.0 has.
+    fn properties(&mut self, version: Version) -> &'a [u8] {
         if version != V5 {
-            return;
+            return &[];
         }
         let (mut length, mut shift) = (0, 0);
         loop {
@@ -249,8 +261,21 @@ impl<'a> Fields<'a> {
                 break;
             }
         }
-        self.take(length);
+        self.take(length)
     }
+}
+
+/// The Receive Maximum of CONNECT, among the properties that a bridge sends.
+fn receive_maximum(properties: &[u8]) -> Option<u16> {
+    let mut fields = Fields(properties);
+    while !fields.0.is_empty() {
+        match fields.byte() {
+            0x21 => return Some(fields.two()),
+            0x11 | 0x27 => drop(fields.take(4)),
+            other => panic!("a bridge does not send property {other:#x} in CONNECT"),
+        }
+    }
+    None
 }
 
 fn decode(first: u8, rest: &[u8], version: Version) -> Packet {
@@ -262,13 +287,14 @@ fn decode(first: u8, rest: &[u8], version: Version) -> Packet {
             let flags = fields.byte();
             assert_eq!(flags & 1, 0, "[MQTT-3.1.2-3] a reserved flag");
             let keep_alive_s = fields.two();
-            fields.skip_properties(if level == 5 { V5 } else { V311 });
+            let properties = fields.properties(if level == 5 { V5 } else { V311 });
             let client_identifier = fields.text();
             Packet::Connect(Connect {
                 level,
                 clean_start: flags & 2 != 0,
                 keep_alive_s,
                 client_identifier,
+                receive_maximum: receive_maximum(properties),
             })
         }
         3 => {

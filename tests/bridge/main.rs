@@ -22,6 +22,7 @@ mod stand_in;
 #[path = "../crash/subscriber.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod subscriber;
+mod terms;
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
 mod support;

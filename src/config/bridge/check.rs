@@ -1,8 +1,10 @@
 //! Conditions of bridges that involve several keys or several bridges, and texts.
 
+use std::net::IpAddr;
+
 use shards::{TOPIC_BYTES_MAX, TopicFilter, has_wildcard};
 
-use super::{Bridge, BridgeTls, Version, is_of_broker};
+use super::{Bridge, BridgeTls, InRule, OutRule, Version, is_of_broker};
 
 /// Bridges at most.
 const BRIDGES_MAX: usize = 64;
@@ -53,6 +55,7 @@ impl Bridge {
         for (key, text) in [
             ("client_identifier", &self.client_identifier),
             ("username", &self.username),
+            ("password", &self.password),
             ("user", &self.user),
         ] {
             if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
@@ -60,9 +63,18 @@ impl Bridge {
             }
         }
         // [MQTT-3.1.2-22]
-        let has_password = !self.password_file.as_os_str().is_empty();
+        let has_file = !self.password_file.as_os_str().is_empty();
+        let has_password = has_file || !self.password.is_empty();
         if has_password && self.username.is_empty() && self.version != Version::V5 {
-            return Err("password_file needs username, except with version = \"5\"".to_owned());
+            let key = if has_file { "password_file" } else { "password" };
+            return Err(format!("{key} needs username, except with version = \"5\""));
+        }
+        if has_file && !self.password.is_empty() {
+            return Err("password and password_file exclude each other; remove one".to_owned());
+        }
+        if !self.bind.is_empty() && self.bind.parse::<IpAddr>().is_err() {
+            return Err("bind is an address of this machine without a port, such as \"192.0.2.1\""
+                .to_owned());
         }
         let reconnect = &self.reconnect;
         if u64::from(reconnect.first_ms) > u64::from(reconnect.most_s) * 1_000 {
@@ -111,14 +123,10 @@ impl Bridge {
             return Err(format!("more than {RULES_MAX} tables [[bridges.out]] and [[bridges.in]]"));
         }
         for rule in &self.outgoing {
-            let taken = ("local_prefix", rule.local_prefix.as_str());
-            check_rule(&rule.filter, taken, ("remote_prefix", &rule.remote_prefix))
-                .map_err(|what| format!("out filter = {:?}: {what}", rule.filter))?;
+            rule.check().map_err(|what| format!("out filter = {:?}: {what}", rule.filter))?;
         }
         for rule in &self.incoming {
-            let taken = ("remote_prefix", rule.remote_prefix.as_str());
-            check_rule(&rule.filter, taken, ("local_prefix", &rule.local_prefix))
-                .map_err(|what| format!("in filter = {:?}: {what}", rule.filter))?;
+            rule.check().map_err(|what| format!("in filter = {:?}: {what}", rule.filter))?;
         }
         Ok(())
     }
@@ -146,6 +154,22 @@ impl Bridge {
     }
 }
 
+impl OutRule {
+    /// Checks that messages can pass.
+    pub fn check(&self) -> Result<(), String> {
+        let taken = ("local_prefix", self.local_prefix.as_str());
+        check_rule(&self.filter, taken, ("remote_prefix", &self.remote_prefix))
+    }
+}
+
+impl InRule {
+    /// Checks that messages can pass.
+    pub fn check(&self) -> Result<(), String> {
+        let taken = ("remote_prefix", self.remote_prefix.as_str());
+        check_rule(&self.filter, taken, ("local_prefix", &self.local_prefix))
+    }
+}
+
 impl BridgeTls {
     fn check(&self) -> Result<(), String> {
         let has = |path: &std::path::Path| !path.as_os_str().is_empty();
@@ -160,6 +184,9 @@ impl BridgeTls {
             return Err(format!(
                 "tls.alpn has up to {ALPN_MAX} names of 1 to {ALPN_BYTES_MAX} bytes each, such as \"mqtt\""
             ));
+        }
+        if self.versions.is_empty() {
+            return Err("tls.versions is empty; name \"1.2\", \"1.3\" or both".to_owned());
         }
         let is_of_name = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
         if !self.server_name.bytes().all(is_of_name) {

@@ -27,10 +27,15 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         version: Version::Auto,
         client_identifier: String::new(),
         username: String::new(),
+        password: String::new(),
         password_file: PathBuf::new(),
         clean_start: false,
         session_expiry_s: 604_800,
         keep_alive_s: 60,
+        bind: String::new(),
+        bridge_bit: true,
+        packet_bytes_max: 0,
+        receive_maximum: 0,
         user: String::new(),
         retained: Retained::Initial,
         hops_max: 8,
@@ -53,19 +58,23 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
 fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     let keys = "servers = [\"mqtts://a.example\", \"mqtts://[::1]:1\"]\nversion = \"3.1.1\"\n\
                 client_identifier = \"c\"\nusername = \"u\"\npassword_file = \"/p\"\nclean_start = true\n\
-                session_expiry_s = 1\nkeep_alive_s = 5\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
+                session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
+                packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
     let tables = "[bridges.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/k\"\nalpn = [\"mqtt\"]\n\
-                  server_name = \"n\"\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
+                  server_name = \"n\"\nverify_name = false\nversions = [\"1.3\"]\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
                   [[bridges.out]]\nfilter = \"s/#\"\nqos_max = 0\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n\
                   [[bridges.in]]\nfilter = \"r/#\"\nqos = 1\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n";
     let settings = read(keys, tables).expect("valid");
     let [bridge] = &settings.bridges[..] else { panic!("{settings:?}") };
     assert!(bridge.has_tls() && bridge.clean_start);
     assert_eq!((bridge.version, bridge.retained), (Version::V311, Retained::Clear));
+    assert_eq!((bridge.packet_bytes_max, bridge.receive_maximum), (9, 8));
+    assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");
     assert_eq!((bridge.outgoing[0].qos_max, bridge.incoming[0].qos), (0, 1));
     assert_eq!(bridge.client_identifier("box"), "c");
     let tls = bridge.tls.as_ref().expect("the table");
     assert_eq!((&tls.ca, &*tls.alpn[0]), (&Authorities::File("/ca".into()), "mqtt"));
+    assert_eq!((tls.verify_name, &tls.versions[..]), (false, &[TlsVersion::V1_3][..]));
     let written = crate::config::serializer::to_table(&settings).expect("a table").to_string();
     assert_eq!(Settings::from_toml(&written).as_ref(), Ok(&settings), "{written}");
 }
@@ -78,7 +87,11 @@ fn check_rows(section: &str, table: &toml::Table) {
             _ if matches!(key.as_str(), "name" | "servers" | "filter") => {
                 format!("`{key}` | required |")
             }
-            toml::Value::Table(_) | toml::Value::Array(_) if key != "alpn" => continue,
+            toml::Value::Table(_) | toml::Value::Array(_)
+                if !matches!(key.as_str(), "alpn" | "versions") =>
+            {
+                continue;
+            }
             _ if matches!(key.as_str(), "certificate" | "key") => {
                 "`certificate`, `key` | \"\" |".to_owned()
             }
@@ -139,6 +152,16 @@ fn what_is_wrong_with_a_bridge_is_said() {
         ("servers = [\"mqtt://h\"]\nhops_max = 0", OUT, "0 is not from 1 to 64"),
         ("servers = [\"mqtt://h\"]\nuser = \"\\u0000\"", OUT, "user has U+0000"),
         ("servers = [\"mqtt://h\"]\npassword_file = \"p\"", OUT, "password_file needs username"),
+        ("servers = [\"mqtt://h\"]\npassword = \"p\"", OUT, "password needs username"),
+        (
+            "servers = [\"mqtt://h\"]\nusername = \"u\"\npassword = \"p\"\npassword_file = \"f\"",
+            OUT,
+            "password and password_file exclude each other",
+        ),
+        ("servers = [\"mqtt://h\"]\nbind = \"eth0\"", OUT, "bind is an address of this machine"),
+        ("servers = [\"mqtt://h\"]\nbind = \"127.0.0.1:1\"", OUT, "without a port"),
+        ("servers = [\"mqtt://h\"]\nreceive_maximum = 65536", OUT, "65536 is not from 0 to 65535"),
+        ("servers = [\"mqtt://h\"]\npacket_bytes_max = -1", OUT, "-1 is not from 0 to 268435460"),
         (SERVERS, "", "name topics in [[bridges.out]] or [[bridges.in]]"),
         (SERVERS, "[bridges.tls]\n[[bridges.out]]\nfilter = \"#\"", "servers are not mqtts"),
         (
@@ -188,6 +211,8 @@ fn what_is_wrong_with_a_bridge_is_said() {
         ("key = \"k\"", "tls.certificate and tls.key belong together"),
         ("alpn = [\"\"]", "tls.alpn"),
         ("server_name = \"a/b\"", "tls.server_name"),
+        ("versions = []", "tls.versions is empty"),
+        ("versions = [\"1.1\"]", "unknown variant `1.1`"),
         ("ca = \"\"", "expected \"system\" or a PEM file"),
     ];
     for (key, expected) in of_tls.into_iter().filter(|_| cfg!(feature = "tls")) {

@@ -37,6 +37,8 @@ pub struct Terms {
     pub broker: Box<str>,
     /// Maximum Packet Size here.
     pub packet_bytes_max: u32,
+    /// Bytes of a packet to the far broker at most, if it accepts more.
+    pub sent_bytes_max: Option<u32>,
     /// Receive Maximum here.
     pub receive_maximum: u16,
     /// What leaves.
@@ -304,7 +306,10 @@ impl Link {
             },
             retain_available: properties.retain_available.unwrap_or(true),
             receive_maximum: properties.receive_maximum,
-            packet_bytes_max: properties.maximum_packet_size,
+            packet_bytes_max: [properties.maximum_packet_size, self.terms.sent_bytes_max]
+                .into_iter()
+                .flatten()
+                .min(),
         };
         if self.attempt.start == Start::Discard {
             // The far broker closes the connection. Until then it has the session, which a connection that comes too

@@ -43,6 +43,7 @@ fn terms() -> Terms {
         hops_max: 8,
         broker: BROKER.into(),
         packet_bytes_max: 100_000,
+        sent_bytes_max: None,
         receive_maximum: 100,
         out: OutMap::new(&[out]),
         r#in: InMap::new(&[r#in]),

@@ -48,7 +48,7 @@ pub(super) fn read_pem<T: PemObject>(
 /// and are an error if there is no other.
 pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCertStore>, String> {
     let mut certificates: Vec<CertificateDer<'_>> = Vec::new();
-    for file in files_of(file)? {
+    for file in files_of("client_ca", file)? {
         certificates.extend(read_pem("client_ca", &file, read, Kind::Certificates)?);
     }
     let parsed = parse_chain(&certificates).map_err(|what| wrong("client_ca", file, what))?;
@@ -68,12 +68,12 @@ pub(super) fn read_authorities(file: &Path, read: Read<'_>) -> Result<Arc<RootCe
     }
 }
 
-/// The file itself, or the files `*.pem` and `*.crt` of a folder.
-fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
+/// The file that a key names itself, or the files `*.pem` and `*.crt` of a folder.
+pub(super) fn files_of(key: &str, path: &Path) -> Result<Vec<PathBuf>, String> {
     if !path.is_dir() {
         return Ok(vec![path.to_owned()]);
     }
-    let about = |error: std::io::Error| wrong("client_ca", path, error.to_string());
+    let about = |error: std::io::Error| wrong(key, path, error.to_string());
     let mut files = Vec::new();
     for entry in std::fs::read_dir(path).map_err(about)? {
         let file = entry.map_err(about)?.path();
@@ -86,7 +86,7 @@ fn files_of(path: &Path) -> Result<Vec<PathBuf>, String> {
             "the folder has {} files *.pem and *.crt; from 1 to {AUTHORITY_FILES_MAX} are read",
             files.len()
         );
-        return Err(wrong("client_ca", path, what));
+        return Err(wrong(key, path, what));
     }
     files.sort();
     Ok(files)

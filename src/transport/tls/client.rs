@@ -3,13 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::client::UnbufferedClientConnection;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{UnbufferedClientConnection, WebPkiServerVerifier};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+};
 
+use super::certificates::files_of;
 use super::{FRAGMENT_BYTES_MAX, Phase, Tls};
 use crate::base::pem::{self, Kind};
 use crate::config::bridge::{Authorities, BridgeTls};
+use crate::config::listener::TlsVersion;
 use crate::transport::Ciphers;
 
 /// Environment variable that names the certificate authorities of this machine.
@@ -34,10 +39,17 @@ impl ClientTlsConfig {
     /// Reads the files that the configuration names. An error says which key is wrong, and why.
     pub fn read(settings: &BridgeTls) -> Result<Self, String> {
         let roots = match &settings.ca {
-            Authorities::File(file) => read_roots("ca", file, true)?,
+            // A folder may be that of the machine.
+            Authorities::File(file) => read_roots("ca", file, !file.is_dir())?,
             Authorities::System => read_roots("ca", &system_file()?, false)?,
         };
-        let builder = ClientConfig::builder().with_root_certificates(roots);
+        let builder = ClientConfig::builder_with_protocol_versions(&versions(settings));
+        let builder = match settings.verify_name {
+            true => builder.with_root_certificates(roots),
+            false => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName::new(roots)?))
+            }
+        };
         let mut config = match settings.certificate.as_os_str().is_empty() {
             true => builder.with_no_client_auth(),
             false => {
@@ -80,6 +92,67 @@ impl ClientTlsConfig {
     }
 }
 
+fn versions(settings: &BridgeTls) -> Vec<&'static rustls::SupportedProtocolVersion> {
+    let version = |version: &TlsVersion| match version {
+        TlsVersion::V1_2 => &rustls::version::TLS12,
+        TlsVersion::V1_3 => &rustls::version::TLS13,
+    };
+    settings.versions.iter().map(version).collect()
+}
+
+/// Verifies certificates as usual, but for the name in them.
+#[derive(Debug)]
+struct AnyName(Arc<WebPkiServerVerifier>);
+
+impl AnyName {
+    fn new(roots: RootCertStore) -> Result<Self, String> {
+        let verifier = WebPkiServerVerifier::builder(Arc::new(roots)).build();
+        verifier.map(Self).map_err(|error| format!("tls.ca: {error}"))
+    }
+}
+
+impl ServerCertVerifier for AnyName {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        use CertificateError::{NotValidForName, NotValidForNameContext};
+        // The name is compared last.
+        match self.0.verify_server_cert(certificate, intermediates, name, ocsp_response, now) {
+            Err(rustls::Error::InvalidCertificate(
+                NotValidForName | NotValidForNameContext { .. },
+            )) => Ok(ServerCertVerified::assertion()),
+            other => other,
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls12_signature(message, certificate, signature)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.0.verify_tls13_signature(message, certificate, signature)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}
+
 fn system_file() -> Result<PathBuf, String> {
     if let Some(file) = std::env::var_os(CERT_FILE).filter(|file| !file.is_empty()) {
         return Ok(file.into());
@@ -96,7 +169,10 @@ fn system_file() -> Result<PathBuf, String> {
 /// Reads certificate authorities. With `is_strict`, every one has to be usable; the list of a machine may have some
 /// that this TLS library does not accept.
 fn read_roots(key: &str, file: &Path, is_strict: bool) -> Result<RootCertStore, String> {
-    let certificates: Vec<CertificateDer<'static>> = read(key, file, Kind::Certificates)?;
+    let mut certificates: Vec<CertificateDer<'static>> = Vec::new();
+    for file in files_of(key, file)? {
+        certificates.extend(read(key, &file, Kind::Certificates)?);
+    }
     let mut roots = RootCertStore::empty();
     for (number, certificate) in certificates.into_iter().enumerate() {
         if let (Err(error), true) = (roots.add(certificate), is_strict) {
@@ -123,4 +199,60 @@ fn read<T: rustls::pki_types::pem::PemObject>(
 
 fn wrong(key: &str, file: &Path, what: impl std::fmt::Display) -> String {
     format!("tls.{key} {}: {what}", file.display())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+
+    #[test]
+    fn without_a_name_to_verify_a_certificate_still_has_to_be_of_the_authorities() {
+        let authority = || {
+            let mut params = CertificateParams::new(Vec::new()).expect("no names");
+            params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+            CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+                .expect("it is signed")
+        };
+        let (ours, others) = (authority(), authority());
+        let key = KeyPair::generate().expect("a key");
+        let issue = |authority, end: Option<(i32, u8, u8)>| {
+            let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("names");
+            if let Some((year, month, day)) = end {
+                params.not_after = rcgen::date_time_ymd(year, month, day);
+            }
+            params.signed_by(&key, authority).expect("it is signed").der().clone()
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(ours.as_ref().der().clone()).expect("usable");
+        let verifier = AnyName::new(roots).expect("an authority");
+        let verify = |certificate: &CertificateDer<'_>, name: &'static str| {
+            let name = ServerName::try_from(name).expect("a name");
+            verifier.verify_server_cert(certificate, &[], &name, &[], UnixTime::now()).is_ok()
+        };
+        let certificate = issue(&ours, None);
+        assert!(verify(&certificate, "localhost") && verify(&certificate, "elsewhere.example"));
+        assert!(!verify(&issue(&others, None), "localhost"), "of other authorities");
+        assert!(!verify(&issue(&ours, Some((2000, 1, 1))), "localhost"), "expired");
+    }
+
+    #[test]
+    fn authorities_are_read_from_all_files_of_a_folder() {
+        let folder = std::env::temp_dir().join(format!("ringmq-roots-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).expect("a folder");
+        let settings = BridgeTls { ca: Authorities::File(folder.clone()), ..BridgeTls::default() };
+        let empty = ClientTlsConfig::read(&settings).expect_err("no file");
+        for name in ["a.pem", "b.crt", "c.txt"] {
+            let params = CertificateParams::new(Vec::new()).expect("no names");
+            let key = KeyPair::generate().expect("a key");
+            let text = params.self_signed(&key).expect("it is signed").pem();
+            std::fs::write(folder.join(name), text).expect("written");
+        }
+        let count = read_roots("ca", &folder, false).map(|roots| roots.len());
+        let read = ClientTlsConfig::read(&settings).map(drop);
+        std::fs::remove_dir_all(&folder).expect("removed");
+        assert!(empty.starts_with("tls.ca ") && empty.contains("0 files"), "{empty}");
+        assert_eq!((count, read), (Ok(2), Ok(())));
+    }
 }
