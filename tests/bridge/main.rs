@@ -12,6 +12,7 @@ mod folder;
 mod link;
 mod loops;
 mod mosquitto;
+mod mosquitto_conf;
 mod outages;
 mod passing;
 #[path = "../crash/publisher.rs"]
@@ -22,10 +23,10 @@ mod stand_in;
 #[path = "../crash/subscriber.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod subscriber;
-mod terms;
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
 mod support;
+mod terms;
 #[path = "../support/uninterrupted.rs"]
 mod uninterrupted;
 mod witness;

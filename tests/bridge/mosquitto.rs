@@ -16,7 +16,7 @@ filter = \"cmd/#\"
 ";
 
 /// The program, if it is there.
-fn program() -> Option<&'static str> {
+pub fn program() -> Option<&'static str> {
     let found = ["/usr/sbin/mosquitto", "/usr/local/sbin/mosquitto", "/usr/bin/mosquitto"]
         .into_iter()
         .find(|path| Path::new(path).exists());
@@ -27,8 +27,8 @@ fn program() -> Option<&'static str> {
 }
 
 /// A Mosquitto with persistence, which can be started again.
-struct Mosquitto {
-    address: SocketAddr,
+pub struct Mosquitto {
+    pub address: SocketAddr,
     program: &'static str,
     folder: Folder,
     child: Option<Child>,
@@ -36,13 +36,18 @@ struct Mosquitto {
 
 impl Mosquitto {
     fn new(program: &'static str) -> Self {
+        Self::with(program, "")
+    }
+
+    /// With further lines in its configuration.
+    pub fn with(program: &'static str, lines: &str) -> Self {
         let address = free_address();
         let folder = Folder::new(&format!("mosquitto-{}", address.port()));
         let data = folder.0.display();
         // It writes what it has to disk when it stops, and after each change. It keeps its own user as root.
         let text = format!(
             "listener {} {}\nallow_anonymous true\npersistence true\npersistence_location {data}/\n\
-             autosave_on_changes true\nautosave_interval 1\nuser root\nmax_queued_messages 0\n",
+             autosave_on_changes true\nautosave_interval 1\nuser root\nmax_queued_messages 0\n{lines}",
             address.port(),
             address.ip()
         );
@@ -73,7 +78,7 @@ impl Mosquitto {
         child.wait().expect("it exits");
     }
 
-    fn broker(&self) -> Broker {
+    pub fn broker(&self) -> Broker {
         Broker::running_at(self.address)
     }
 }

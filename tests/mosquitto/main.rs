@@ -6,6 +6,7 @@
     feature = "websocket",
     feature = "store",
     feature = "admin",
+    feature = "bridge",
     feature = "dynamic-security"
 ))]
 mod users;
@@ -124,7 +125,7 @@ fn files_as_users_have_them_are_taken_whole_or_refused_by_line() {
         ("router.conf", 0, "0 refused"),
         ("test-broker.conf", 0, "0 refused"),
         ("dashboard.conf", 0, "admin.listen = [\"unix\", \"127.0.0.1:9883\"]"),
-        ("bridge.conf", 1, "bridge.conf:4: refused: connection cloud -> bridges"),
+        ("bridge.conf", 0, "bridge.conf:4: translated: connection cloud -> name = \"cloud\""),
         ("rules.conf", 1, "rules.conf:5: refused: auth_plugin /usr/share/mosquitto/auth-plug.so"),
     ] {
         let answer = output(&["mosquitto", "check", &file(name)]);
@@ -140,7 +141,9 @@ fn files_as_users_have_them_are_taken_whole_or_refused_by_line() {
 #[test]
 fn a_converted_file_is_accepted_and_has_the_settings_of_the_original() {
     let folder = Folder::new("converted");
-    for name in ["container.conf", "websockets.conf", "test-broker.conf", "two-lines.conf"] {
+    let all =
+        ["container.conf", "websockets.conf", "test-broker.conf", "two-lines.conf", "bridge.conf"];
+    for name in all.into_iter().filter(|name| cfg!(feature = "bridge") || *name != "bridge.conf") {
         let converted = output(&["mosquitto", "convert", &file(name)]);
         let toml = folder.write("broker.toml", &stdout(&converted));
         let settings = |arguments: &[&str]| {
@@ -158,12 +161,14 @@ fn a_converted_file_is_accepted_and_has_the_settings_of_the_original() {
 
 #[test]
 fn a_refused_line_stops_the_start_with_file_line_reason_and_what_to_do() {
-    let answer = output(&["--mosquitto-conf", &file("bridge.conf")]);
+    let answer = output(&["--mosquitto-conf", &file("rules.conf")]);
     let text = stderr(&answer);
     assert_eq!(answer.status.code(), Some(2), "{text}");
-    assert!(text.contains("bridge.conf:4: connection cloud: bridges are not supported"), "{text}");
-    assert!(text.contains("or remove the section"), "{text}");
-    assert!(!text.contains("secret"), "{text}");
+    assert!(
+        text.contains("rules.conf:5: auth_plugin /usr/share/mosquitto/auth-plug.so: "),
+        "{text}"
+    );
+    assert!(text.contains("cannot be loaded"), "{text}");
     let absent = output(&["--mosquitto-conf", "/nowhere/mosquitto.conf"]);
     assert_eq!(absent.status.code(), Some(2));
     assert!(stderr(&absent).contains("/nowhere/mosquitto.conf: cannot be read"));
@@ -210,7 +215,7 @@ fn called_as_mosquitto_it_serves_this_machine_without_a_file() {
     assert_eq!(connect(port).1, [0x20, 2, 0, 0], "everybody on this machine is admitted");
     serving.signal("-TERM");
     assert_eq!(serving.wait(), Some(0));
-    for (conf, code) in [("two-lines.conf", 0), ("bridge.conf", 2)] {
+    for (conf, code) in [("two-lines.conf", 0), ("rules.conf", 2)] {
         let mut command = broker(&["-c", &file(conf), "--test-config"]);
         let answer = command.arg0("mosquitto").output().expect("the broker runs");
         assert_eq!(answer.status.code(), Some(code), "{conf}: {}", stderr(&answer));

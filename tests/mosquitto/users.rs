@@ -170,26 +170,34 @@ const CASES: &[Case] = &[
                use_username_as_clientid true\n",
         ..CASE
     },
-];
-
-/// Files that this version refuses: each with the line that is named, and why.
-const REFUSED: &[(&str, &str, &str)] = &[
-    (
-        "an edge device's bridge to a cloud",
-        "listener PORT 127.0.0.1\nallow_anonymous true\nconnection edge-to-cloud\naddress mqtt.example.org:8883\n\
+    Case {
+        name: "an edge device's bridge to a cloud",
+        text: "listener PORT 127.0.0.1\nallow_anonymous true\nconnection edge-to-cloud\naddress mqtt.example.org:8883\n\
          bridge_cafile DIR/ca.pem\nbridge_certfile DIR/server.pem\nbridge_keyfile DIR/server-key.pem\n\
          remote_clientid device-1\nlocal_clientid cloud\ntry_private false\nstart_type automatic\ncleansession true\n\
          notifications true\nnotifications_local_only true\nnotification_topic te/bridge/health\n\
-         bridge_attempt_unsubscribe false\ntopic s/us out 2 c8y/ \"\"\ntopic $share/x in 2 c8y/ \"\"\n",
-        "m.conf:3: refused: connection edge-to-cloud -> bridges are not supported by this version",
-    ),
-    (
-        "a gateway's bridge, with a comment behind a value",
-        "listener PORT\nallow_anonymous true\nconnection showcase\naddress 192.0.2.1:1883 # the other one\n\
-         topic # both 0\nremote_username site\nremote_password secret\n",
-        "m.conf:3: refused: connection showcase",
-    ),
+         bridge_attempt_unsubscribe false\ntopic s/us out 2 c8y/ \"\"\ntopic s/ds in 2 c8y/ \"\"\n",
+        ignored: 4,
+        ..CASE
+    },
+    Case {
+        name: "a gateway's bridge, with a comment behind a value",
+        text: "listener PORT\nallow_anonymous true\nconnection showcase\naddress 192.0.2.1:1883 # the other one\n\
+               topic # both 0\nremote_username site\nremote_password secret\n",
+        ..CASE
+    },
 ];
+
+/// Files that this version refuses: each with the line that is named, and why.
+const REFUSED: &[(&str, &str, &str)] = &[(
+    "an edge device's bridge to a cloud, with a shared subscription",
+    "listener PORT 127.0.0.1\nallow_anonymous true\nconnection edge-to-cloud\naddress mqtt.example.org:8883\n\
+         bridge_cafile DIR/ca.pem\nbridge_certfile DIR/server.pem\nbridge_keyfile DIR/server-key.pem\n\
+         remote_clientid device-1\nlocal_clientid cloud\ntry_private false\nstart_type automatic\ncleansession true\n\
+         notifications true\nnotifications_local_only true\nnotification_topic te/bridge/health\n\
+         bridge_attempt_unsubscribe false\ntopic s/us out 2 c8y/ \"\"\ntopic s/ds in 2 c8y/ \"\"\ntopic $share/x in 2 c8y/ \"\"\n",
+    "m.conf:19: refused: topic $share/x in 2 c8y/",
+)];
 
 /// The free ports of a test, and its folder with the files that are named.
 struct Place {

@@ -30,6 +30,20 @@ pub fn to_toml(translation: &Translation) -> String {
         plain.iter().for_each(|of| write(&mut text, translation, "", of));
         table(&mut text, translation, "listeners.", &nested);
     }
+    for bridge in &translation.bridges {
+        let (plain, nested): (Vec<&Written>, Vec<_>) =
+            bridge.keys.iter().partition(|of| !of.key.contains('.'));
+        let _ = writeln!(text, "\n[[{}]]", keys::BRIDGES);
+        plain.iter().for_each(|of| write(&mut text, translation, "", of));
+        table(&mut text, translation, "bridges.", &nested);
+        for rule in &bridge.rules {
+            let _ = writeln!(text, "\n[[{}.{}]]", keys::BRIDGES, rule.table);
+            comment(&mut text, translation, rule.keys.first().and_then(|of| of.by));
+            for of in &rule.keys {
+                let _ = writeln!(text, "{} = {}", of.key, of.value);
+            }
+        }
+    }
     text
 }
 
@@ -51,9 +65,14 @@ fn table(text: &mut String, translation: &Translation, above: &str, keys: &[&Wri
 /// Writes a key below the line that it comes from.
 fn write(text: &mut String, translation: &Translation, table: &str, of: &Written) {
     let name = of.key.strip_prefix(table).unwrap_or(&of.key).trim_start_matches('.');
-    let _ = match of.by.map(|by| &translation.lines[by]) {
+    comment(text, translation, of.by);
+    let _ = writeln!(text, "{name} = {}", of.value);
+}
+
+/// Writes the line that a key comes from.
+fn comment(text: &mut String, translation: &Translation, by: Option<usize>) {
+    let _ = match by.map(|by| &translation.lines[by]) {
         Some(line) => writeln!(text, "# {}: {}", line.place(), line.line),
         None => writeln!(text, "# {}", translation.default_name()),
     };
-    let _ = writeln!(text, "{name} = {}", of.value);
 }

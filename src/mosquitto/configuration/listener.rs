@@ -152,7 +152,7 @@ fn one_of(line: &Line, words: &[&str]) -> Result<(), String> {
 }
 
 /// Suites of TLS 1.2, in the words of OpenSSL, that may be named in lists with words such as HIGH.
-fn take_ciphers(line: &Line) -> Outcome {
+pub(super) fn take_ciphers(line: &Line) -> Outcome {
     let word = line.word()?;
     let can_agree = word.split([':', ',', ' ']).any(|suite| {
         let is_of_these =
@@ -172,7 +172,7 @@ fn take_ciphers(line: &Line) -> Outcome {
 const SUITES_OF_1_3: [&str; 3] =
     ["TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"];
 
-fn take_ciphers_of_1_3(line: &Line) -> Outcome {
+pub(super) fn take_ciphers_of_1_3(line: &Line) -> Outcome {
     let word = line.word()?;
     let named: Vec<&str> = word.split(':').collect();
     match SUITES_OF_1_3.iter().all(|suite| named.contains(suite)) {
@@ -186,7 +186,6 @@ fn take_ciphers_of_1_3(line: &Line) -> Outcome {
 
 /// Begins the section of a listener.
 fn begin(translator: &mut Translator, line: &Line, place: usize) -> Outcome {
-    translator.section.is_bridge = false;
     translator.listeners.push(Draft::default());
     translator.section.listener = translator.listeners.len() - 1;
     let port = line.number(0..=65_535)?;

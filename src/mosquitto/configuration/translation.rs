@@ -88,6 +88,43 @@ pub struct Written {
     pub by: Option<usize>,
 }
 
+impl Written {
+    /// Key and value for reports, without passwords.
+    fn shown(&self) -> String {
+        let value = keys::without_secrets(&self.key, self.value.clone());
+        format!("{} = {value}", self.key)
+    }
+}
+
+/// A bridge with its keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WrittenBridge {
+    /// Its keys, such as `tls.ca`.
+    pub keys: Vec<Written>,
+    /// Its rules, in the order of the file.
+    pub rules: Vec<WrittenRule>,
+    /// The place of the line that begins its section.
+    pub by: usize,
+}
+
+/// A rule of a bridge with its keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WrittenRule {
+    /// The table that the rule is in, `out` or `in`.
+    pub table: &'static str,
+    /// Its keys.
+    pub keys: Vec<Written>,
+}
+
+impl WrittenRule {
+    /// The rule for reports; none if another line has set it.
+    fn shown(&self, place: usize) -> Option<String> {
+        let keys: Vec<String> = self.keys.iter().map(Written::shown).collect();
+        let is_own = self.keys.iter().any(|of| of.by == Some(place));
+        is_own.then(|| format!("{} = {{ {} }}", self.table, keys.join(", ")))
+    }
+}
+
 /// A translated file.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Translation {
@@ -97,6 +134,8 @@ pub struct Translation {
     pub keys: Vec<Written>,
     /// The keys of each listener.
     pub listeners: Vec<Vec<Written>>,
+    /// The keys of each bridge.
+    pub bridges: Vec<WrittenBridge>,
     generation: Generation,
 }
 
@@ -157,6 +196,15 @@ impl Translation {
         if !listeners.is_empty() {
             table.insert(keys::LISTENERS.to_owned(), Value::Array(listeners));
         }
+        let mut bridges = Vec::new();
+        for (number, bridge) in self.bridges.iter().enumerate() {
+            bridges.push(Value::Table(bridge.table()));
+            let origin = self.origin(Some(bridge.by));
+            origins.insert(keys::of_table(keys::BRIDGES, number), origin);
+        }
+        if !bridges.is_empty() {
+            table.insert(keys::BRIDGES.to_owned(), Value::Array(bridges));
+        }
         (table, origins)
     }
 
@@ -185,14 +233,14 @@ pub(super) struct Draft {
 pub(super) struct Section {
     /// The number of the listener; 0 is the default one.
     pub listener: usize,
-    /// Whether a bridge has begun.
-    pub is_bridge: bool,
+    /// The number of the bridge, once one has begun.
+    pub bridge: Option<usize>,
     /// What the options of plugins are for.
     pub plugin: access::Plugin,
 }
 
 impl Section {
-    const FIRST: Self = Self { listener: 0, is_bridge: false, plugin: access::Plugin::None };
+    const FIRST: Self = Self { listener: 0, bridge: None, plugin: access::Plugin::None };
 }
 
 /// Takes line by line.
@@ -206,6 +254,8 @@ pub(super) struct Translator {
     pub section: Section,
     /// Listeners: first the default one.
     pub listeners: Vec<Draft>,
+    /// Bridges.
+    pub bridges: Vec<bridge::Draft>,
     /// Options that are of no listener.
     pub options: BTreeMap<String, usize>,
     keys: BTreeMap<String, (Value, Option<usize>)>,
@@ -219,6 +269,7 @@ impl Translator {
             outcomes: Vec::new(),
             section: Section::FIRST,
             listeners: vec![Draft::default()],
+            bridges: Vec::new(),
             options: BTreeMap::new(),
             keys: BTreeMap::new(),
         }
@@ -263,7 +314,7 @@ impl Translator {
                 "unknown option; the nearest one is {nearest}; correct the name, or remove the line"
             ));
         };
-        bridge::take(self, line)
+        bridge::take(self, line, place)
             .or_else(|| listener::take(self, line, place))
             .or_else(|| access::take(self, line, place))
             .or_else(|| limits::take(self, line, place))
@@ -305,17 +356,22 @@ impl Translator {
         limits::defaults(&mut self);
         process::finish(&mut self);
         let listeners = listener::finish(&mut self, ports);
+        let bridges = bridge::finish(&mut self);
         access::finish(&mut self);
         let mut written: Vec<Written> = Vec::new();
         for (key, (value, by)) in std::mem::take(&mut self.keys) {
             written.push(Written { key, value, by });
         }
-        let all = || written.iter().chain(listeners.iter().flatten());
+        let all = || {
+            let of_bridges = bridges.iter().flat_map(|bridge| &bridge.keys);
+            written.iter().chain(listeners.iter().flatten()).chain(of_bridges)
+        };
+        let rules = || bridges.iter().flat_map(|bridge| &bridge.rules);
         let judge = |(place, (line, outcome)): (usize, (&Line, Outcome))| {
             let own = all().filter(|of| of.by == Some(place));
-            let own = own.map(|of| format!("{} = {}", of.key, of.value)).collect::<Vec<_>>();
-            let mut own = own;
+            let mut own = own.map(Written::shown).collect::<Vec<_>>();
             own.dedup();
+            own.extend(rules().filter_map(|rule| rule.shown(place)));
             let class = options::find(&line.option).map(|option| option.class);
             let (class, what) = match outcome {
                 Err(reason) => (Class::Refused, reason),
@@ -338,6 +394,6 @@ impl Translator {
         };
         let outcomes = std::mem::take(&mut self.outcomes);
         let lines = self.lines.iter().zip(outcomes).enumerate().map(judge).collect();
-        Translation { lines, keys: written, listeners, generation: self.generation }
+        Translation { lines, keys: written, listeners, bridges, generation: self.generation }
     }
 }

@@ -1,0 +1,245 @@
+//! The options of a bridge, one by one.
+
+use std::net::IpAddr;
+
+use super::super::syntax::Line;
+use super::super::translation::{Effect, Outcome, Translator};
+use super::super::{ignored, refused};
+use super::{tls, topics};
+
+/// Options of a bridge whose names do not begin with `bridge_`.
+const OPTIONS: &[&str] = &[
+    "address",
+    "addresses",
+    "topic",
+    "round_robin",
+    "start_type",
+    "idle_timeout",
+    "threshold",
+    "restart_timeout",
+    "keepalive_interval",
+    "cleansession",
+    "local_cleansession",
+    "local_clientid",
+    "local_username",
+    "local_password",
+    "remote_clientid",
+    "remote_username",
+    "remote_password",
+    "clientid",
+    "username",
+    "password",
+    "notifications",
+    "notifications_local_only",
+    "notification_topic",
+    "try_private",
+];
+
+/// The port of a server without one.
+const PORT: u16 = 1883;
+
+/// The longest time before a first attempt, in seconds.
+const FIRST_S_MAX: i64 = 60;
+
+/// Whether an option is one of a bridge.
+pub(super) fn is_of_bridge(option: &str) -> bool {
+    OPTIONS.contains(&option) || option.starts_with("bridge_")
+}
+
+/// Takes an option of this bridge.
+pub(super) fn take(
+    translator: &mut Translator,
+    bridge: usize,
+    line: &Line,
+    place: usize,
+) -> Outcome {
+    let option = line.option.as_str();
+    if let Some(outcome) = not_yet(line).or_else(|| tls::take(translator, bridge, line, place)) {
+        return outcome;
+    }
+    let draft = &mut translator.bridges[bridge];
+    let by = Some(place);
+    match option {
+        "address" | "addresses" => return take_addresses(translator, bridge, line, place),
+        "topic" => {
+            draft.options.insert(option.to_owned(), place);
+            draft.rules.extend(topics::rules(line, place)?);
+        }
+        "keepalive_interval" => {
+            draft.set("keep_alive_s", line.number(0..=65_535)?.max(5), by);
+        }
+        "restart_timeout" => return take_restart_timeout(translator, bridge, line, place),
+        "remote_clientid" | "clientid" => draft.set("client_identifier", line.text()?, by),
+        "remote_username" | "username" => draft.set("username", line.text()?, by),
+        "remote_password" | "password" => draft.set("password", line.text()?, by),
+        "local_username" => {
+            draft.set("user", line.text()?, by);
+            let note = "rules apply to this user, where Mosquitto lets a bridge do everything";
+            return Ok(Effect::Noted(note.to_owned()));
+        }
+        "local_clientid" => {
+            line.text()?;
+            return ignored("the session of a bridge has the name $bridge/NAME");
+        }
+        "local_password" => return ignored("the bridge is a part of the broker"),
+        "cleansession" => draft.set("clean_start", line.boolean()?, by),
+        "local_cleansession" => {
+            return unless(line, false, "messages wait for the other broker while it is away");
+        }
+        "try_private" => draft.set("bridge_bit", line.boolean()?, by),
+        "bridge_protocol_version" => draft.set("version", version(line)?, by),
+        "bridge_outgoing_retain" => {
+            let mode = if line.boolean()? { "always" } else { "clear" };
+            draft.set("retained", mode, by);
+        }
+        "bridge_max_packet_size" => {
+            draft.set("packet_bytes_max", line.number(0..=268_435_460)?, by);
+        }
+        "bridge_receive_maximum" => draft.set("receive_maximum", line.number(1..=65_535)?, by),
+        "bridge_session_expiry_interval" => {
+            draft.set("session_expiry_s", line.number(0..=4_294_967_295)?, by);
+        }
+        "bridge_bind_address" => match line.word()?.parse::<IpAddr>() {
+            Ok(address) => draft.set("bind", address.to_string(), by),
+            Err(_) => return refused("a name is not resolved; give an address of this machine"),
+        },
+        "bridge_max_topic_alias" => {
+            return match line.number(0..=65_535)? {
+                0 => Ok(Effect::Taken),
+                _ => ignored("the other broker is allowed no Topic Aliases"),
+            };
+        }
+        "bridge_attempt_unsubscribe" => {
+            return unless(line, false, "what goes out is subscribed to at this broker only");
+        }
+        "bridge_tcp_keepalive" => {
+            line.number(1..=i64::from(i32::MAX))?;
+            return ignored("keepalive_interval applies to TCP, too");
+        }
+        "bridge_tcp_user_timeout" => {
+            line.number(0..=i64::from(i32::MAX))?;
+            return ignored("keepalive_interval applies to TCP, too");
+        }
+        _ => return refused("not supported by this version; remove the line"),
+    }
+    Ok(Effect::Taken)
+}
+
+/// Options for which this broker has no key yet: what they ask for is said to be missing, so that nobody waits for it.
+fn not_yet(line: &Line) -> Option<Outcome> {
+    let outcome = match line.option.as_str() {
+        "notifications" => unless(
+            line,
+            false,
+            "not supported yet: the state is on $SYS/broker/bridges/NAME/state of this broker only",
+        ),
+        "notifications_local_only" => unless(line, false, "not supported yet: see notifications"),
+        "notification_topic" => line.text().map(str::to_owned).and_then(|_| {
+            ignored("not supported yet: the state is on $SYS/broker/bridges/NAME/state")
+        }),
+        "start_type" => match line.word() {
+            Ok("automatic") => Ok(Effect::Taken),
+            Ok("lazy") => ignored("not supported yet: the bridge connects when the broker starts"),
+            Ok("once") => ignored("not supported yet: the bridge connects again after a failure"),
+            Ok("manual") => refused("Mosquitto does not have it either; use automatic"),
+            Ok(other) => refused(format!("{other:?} is neither automatic, lazy nor once")),
+            Err(what) => Err(what),
+        },
+        "idle_timeout" | "threshold" => line
+            .number(0..=i64::from(i32::MAX))
+            .and_then(|_| ignored("not supported yet: only for start_type lazy")),
+        "round_robin" => line.boolean().and_then(|is_asked| match is_asked {
+            false => Ok(Effect::Noted("each attempt begins with the first address".to_owned())),
+            true => ignored("not supported yet: each attempt begins with the first address"),
+        }),
+        "bridge_reload_type" => match line.word() {
+            Ok("lazy" | "immediate") => {
+                ignored("not supported yet: bridges change at the next start of the broker")
+            }
+            Ok(other) => refused(format!("{other:?} is neither lazy nor immediate")),
+            Err(what) => Err(what),
+        },
+        _ => return None,
+    };
+    Some(outcome)
+}
+
+/// Takes a boolean option that has an effect with this value only.
+fn unless(line: &Line, without_effect: bool, reason: &str) -> Outcome {
+    match line.boolean()? == without_effect {
+        true => Ok(Effect::Taken),
+        false => ignored(reason),
+    }
+}
+
+fn version(line: &Line) -> Result<&'static str, String> {
+    match line.word()? {
+        "mqttv31" => Ok("3.1"),
+        "mqttv311" => Ok("3.1.1"),
+        "mqttv50" => Ok("5"),
+        other => Err(format!("{other:?} is not one of mqttv31, mqttv311, mqttv50")),
+    }
+}
+
+/// Takes addresses, `HOST` or `HOST:PORT`; an IPv6 address has a port, and no brackets.
+fn take_addresses(
+    translator: &mut Translator,
+    bridge: usize,
+    line: &Line,
+    place: usize,
+) -> Outcome {
+    let address = |word: &str| match word.rsplit_once(':') {
+        None => Ok((word.to_owned(), PORT)),
+        Some((host, port)) => match port.parse() {
+            Ok(port) if port > 0 => Ok((host.trim_matches(['[', ']']).to_owned(), port)),
+            _ => Err(format!("the port of {word:?} is not a number from 1 to 65535")),
+        },
+    };
+    let words = line.text()?.split(' ').filter(|word| !word.is_empty());
+    let words = words.take_while(|word| !word.starts_with('#'));
+    let addresses: Vec<(String, u16)> = words.map(address).collect::<Result<_, _>>()?;
+    if addresses.is_empty() {
+        return Err(format!("{} has no value", line.option));
+    }
+    let draft = &mut translator.bridges[bridge];
+    if let Some(earlier) = draft.options.insert("address".to_owned(), place) {
+        return refused(format!("{}; name all addresses in one line", translator.set_at(earlier)));
+    }
+    draft.addresses = addresses;
+    Ok(Effect::Taken)
+}
+
+/// Takes the time before attempts: a constant one, or the first and the longest one, and after which a connection is
+/// stable.
+fn take_restart_timeout(
+    translator: &mut Translator,
+    bridge: usize,
+    line: &Line,
+    place: usize,
+) -> Outcome {
+    let number = |word: &str| {
+        let number = word.parse::<i64>().ok().filter(|number| (0..=86_400).contains(number));
+        number.ok_or_else(|| format!("{word:?} is not a number of seconds up to 86400"))
+    };
+    let words = line.text()?.split(' ').filter(|word| !word.is_empty());
+    let numbers: Vec<i64> = words.map(number).collect::<Result<_, _>>()?;
+    let (base, cap, stable) = match numbers[..] {
+        [constant] => (constant.max(1), constant.max(1), None),
+        [base, cap] => (base.max(1), cap, None),
+        [base, cap, stable] => (base.max(1), cap, Some(stable)),
+        _ => return refused("takes one number of seconds, or two, or three"),
+    };
+    if cap < base {
+        return refused("the longest time is shorter than the first one; exchange them");
+    }
+    let draft = &mut translator.bridges[bridge];
+    draft.set("reconnect.first_ms", base.min(FIRST_S_MAX) * 1_000, Some(place));
+    draft.set("reconnect.most_s", cap, Some(place));
+    if let Some(stable) = stable {
+        draft.set("reconnect.stable_s", stable, Some(place));
+    }
+    match base > FIRST_S_MAX {
+        true => Ok(Effect::Noted("the first attempt is after a minute".to_owned())),
+        false => Ok(Effect::Taken),
+    }
+}
