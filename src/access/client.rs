@@ -16,6 +16,10 @@ use crate::engine::Identity;
 #[derive(Default)]
 pub(super) struct Client {
     pub exchange: u64,
+    /// Number of the listener, by whose users the client is known.
+    pub listener: u16,
+    /// Whether the listener had users of its own when the client came.
+    pub has_own_users: bool,
     /// Needed only until the client is authenticated.
     pub asking: Option<Box<Asking>>,
     pub is_authenticated: bool,

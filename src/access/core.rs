@@ -96,7 +96,10 @@ impl CoreAccess {
             }
             self.clients[slot] = Some(Box::new(Client { exchange, ..Client::default() }));
         }
+        let has_own_users = self.snapshot.load().own_passwords_of(who.listener).is_some();
         let client = self.client(exchange).expect("just made");
+        client.listener = who.listener;
+        client.has_own_users = has_own_users;
         client.asking = Some(Box::new(asking));
     }
 
@@ -106,8 +109,9 @@ impl CoreAccess {
 
     /// Admits an authenticated client.
     fn admit(&mut self, now: Now, exchange: u64, known: Known, data: Vec<u8>) -> Authentication {
+        let listener = self.client(exchange).map_or(0, |client| client.listener);
         if let (Some(user), Some(entry)) = (&known.user, &known.entry)
-            && self.snapshot.load().current_entry(user, entry).is_err()
+            && self.snapshot.load().current_entry(listener, user, entry).is_err()
         {
             // The users have changed meanwhile.
             return self.refuse(now, exchange, not_authorized(Cause::CredentialsWithdrawn));
@@ -276,7 +280,7 @@ impl Access for CoreAccess {
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
         self.note(exchange, who);
         let snapshot = self.snapshot.load();
-        let step = snapshot.methods.begin(who, &snapshot.passwords);
+        let step = snapshot.methods.begin(who, snapshot.passwords_of(who.listener));
         self.process(now, exchange, step)
     }
 
@@ -530,8 +534,12 @@ impl Access for CoreAccess {
         {
             return Some(ReasonCode::AdministrativeAction);
         }
+        // The clients of a listener that is removed stay, and nobody says any more which users it knew.
+        if client.has_own_users && snapshot.is_gone(client.listener) {
+            return None;
+        }
         let (user, entry) = (client.user.as_deref()?, client.entry.as_mut()?);
-        match snapshot.current_entry(user, entry) {
+        match snapshot.current_entry(client.listener, user, entry) {
             Ok(same) => {
                 // Frees the entry of an older snapshot.
                 entry.clone_from(same);

@@ -45,6 +45,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -96,6 +97,8 @@ struct Snapshot {
     rules: Option<Arc<Rules>>,
     /// Users with passwords: those of the file, and those of the database.
     passwords: Arc<Passwords>,
+    /// Whose users listeners know, by number.
+    of_listeners: Arc<[UsersOf]>,
     methods: Arc<Methods>,
     /// The server that is asked about what no rule decides.
     authorizer: Option<Arc<Authorizer>>,
@@ -136,14 +139,27 @@ struct State {
 struct Files {
     rules: Option<Arc<Rules>>,
     passwords: Arc<Passwords>,
+    /// Whose users listeners know, by number.
+    of_listeners: Arc<[UsersOf]>,
+}
+
+/// Whose users with passwords a listener knows.
+#[derive(Clone)]
+enum UsersOf {
+    /// Those of the broker.
+    Broker,
+    /// Its own.
+    Listener(Arc<Passwords>),
+    /// Those that it knew: it is gone.
+    Gone,
 }
 
 /// The settings of the access control.
 #[derive(Clone, PartialEq)]
 struct Asked {
     access: config::Access,
-    /// Which listeners admit anonymous clients, by number.
-    anonymous: Vec<bool>,
+    /// What listeners ask of clients, by number.
+    listeners: Vec<Admission>,
     /// The folder of the store, or why there is none.
     folder: Result<PathBuf, &'static str>,
 }
@@ -152,11 +168,35 @@ impl Asked {
     fn of(settings: &Settings) -> Self {
         let access = settings.access.clone();
         // Nobody new comes through a listener that is gone.
-        let mut anonymous = vec![false; settings.listener_numbers()];
+        let mut listeners = vec![Admission::default(); settings.listener_numbers()];
         for (number, listener) in settings.numbered_listeners() {
-            anonymous[usize::from(number)] = admits_anonymous(&access, &listener);
+            listeners[usize::from(number)] = Admission::of(&access, listener);
         }
-        Self { access, anonymous, folder: settings.data_folder() }
+        Self { access, listeners, folder: settings.data_folder() }
+    }
+}
+
+/// What a listener asks of clients.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Admission {
+    /// Whether it is there.
+    is_open: bool,
+    /// Whether it admits anonymous clients.
+    anonymous: bool,
+    /// Whether its clients can be authenticated.
+    knows_users: bool,
+    /// File of its own users; empty for none.
+    password_file: PathBuf,
+}
+
+impl Admission {
+    fn of(access: &config::Access, listener: Listener) -> Self {
+        Self {
+            is_open: true,
+            anonymous: admits_anonymous(access, &listener),
+            knows_users: knows_users(access, &listener),
+            password_file: listener.password_file,
+        }
     }
 }
 
@@ -220,9 +260,10 @@ impl Control {
                 || listener.proxy_protocol_identity != ProxiedIdentity::None
         });
         let access = &settings.access;
-        let is_open = settings.every_listener().all(|listener| admits_anonymous(access, &listener))
-            && !access.knows_users()
-            && !access.has_rules();
+        let lets_in = |listener: Listener| {
+            admits_anonymous(access, &listener) && !knows_users(access, &listener)
+        };
+        let is_open = settings.every_listener().all(lets_in) && !access.has_rules();
         if is_open && !asks_certificates && !settings.protection.counts_connections() {
             return Ok(None);
         }
@@ -359,7 +400,7 @@ pub fn log_policies(settings: &Settings) {
                 "anonymous clients may connect, and other machines may reach this listener"
             ),
             (true, true) => tracing::info!(listener = bind, "anonymous clients may connect"),
-            (false, _) if settings.access.knows_users() => {
+            (false, _) if knows_users(&settings.access, &listener) => {
                 tracing::info!(listener = bind, "clients must authenticate");
             }
             (false, _) => tracing::info!(
@@ -376,8 +417,13 @@ fn admits_anonymous(access: &config::Access, listener: &Listener) -> bool {
     listener.anonymous.unwrap_or_else(|| match access.anonymous {
         Anonymous::Yes => true,
         Anonymous::No => false,
-        Anonymous::Auto => is_local(listener) && !access.knows_users(),
+        Anonymous::Auto => is_local(listener) && !knows_users(access, listener),
     })
+}
+
+/// Whether clients of a listener can be authenticated.
+fn knows_users(access: &config::Access, listener: &Listener) -> bool {
+    access.knows_users() || listener.has_password_file()
 }
 
 /// Whether only programs of this machine reach a listener. A proxy on this machine may forward other
@@ -401,10 +447,10 @@ impl State {
         before: Option<&Methods>,
         security: Option<&DynamicSecurity>,
     ) -> Result<Self, AccessError> {
-        let (files, database) = (Files::read(&asked.access)?, Database::open(&asked)?);
+        let (files, database) = (Files::read(&asked)?, Database::open(&asked)?);
         let security = DynamicSecurity::open(&asked, security)?;
         let (_, passwords) = merged(&asked, &files, database.as_ref());
-        let methods = Methods::open(&asked.access, asked.anonymous.clone(), &passwords, before)?;
+        let methods = Methods::open(&asked.access, &asked.listeners, &passwords, before)?;
         let authorizer = Authorizer::open(&asked.access.authorization)?;
         Ok(Self { asked, files, methods: Arc::new(methods), authorizer, database, security })
     }
@@ -415,7 +461,7 @@ impl State {
         methods: &Methods,
         security: Option<&DynamicSecurity>,
     ) -> Result<Self, AccessError> {
-        let (files, database) = (Files::read(&asked.access)?, Database::open(&asked)?);
+        let (files, database) = (Files::read(&asked)?, Database::open(&asked)?);
         let security = DynamicSecurity::open(&asked, security)?;
         let (_, passwords) = merged(&asked, &files, database.as_ref());
         let methods = methods.reload(&passwords)?;
@@ -433,7 +479,17 @@ impl State {
         let methods = Arc::clone(&self.methods);
         let database = self.database.as_ref().map(Database::content);
         let authorizer = self.authorizer.clone();
-        Snapshot { revision, rules, passwords, methods, authorizer, security, database }
+        let of_listeners = Arc::clone(&self.files.of_listeners);
+        Snapshot {
+            revision,
+            rules,
+            passwords,
+            of_listeners,
+            methods,
+            authorizer,
+            security,
+            database,
+        }
     }
 }
 
@@ -450,7 +506,8 @@ fn merged(
 }
 
 impl Files {
-    fn read(access: &config::Access) -> Result<Self, AccessError> {
+    fn read(asked: &Asked) -> Result<Self, AccessError> {
+        let access = &asked.access;
         let asks_further = access.authorization.after_rules;
         let rules = match configured(&access.acl_file) {
             Some(path) => {
@@ -472,24 +529,78 @@ impl Files {
             check_decides_alone(access, "access.dynamic_security")?;
         }
         let passwords = match configured(&access.password_file) {
-            Some(path) => {
-                secret_file::warn_if_open(path, "the password file");
-                let error = |error| AccessError(format!("access.password_file: {error}"));
-                let passwords = Passwords::read(path, &access.hashing).map_err(error)?;
-                warn_if_weak(path, passwords.weak());
-                passwords
-            }
+            Some(path) => read_passwords("access.password_file", path, access)?,
             None => Passwords::none(&access.hashing),
         };
-        Ok(Self { rules, passwords: Arc::new(passwords) })
+        let of_listeners = read_passwords_of_listeners(asked)?;
+        Ok(Self { rules, passwords: Arc::new(passwords), of_listeners: of_listeners.into() })
     }
 }
 
+/// Reads a password file, which a key names.
+fn read_passwords(
+    key: &str,
+    path: &Path,
+    access: &config::Access,
+) -> Result<Passwords, AccessError> {
+    secret_file::warn_if_open(path, "the password file");
+    let error = |error| AccessError(format!("{key}: {error}"));
+    let passwords = Passwords::read(path, &access.hashing).map_err(error)?;
+    warn_if_weak(path, passwords.weak());
+    Ok(passwords)
+}
+
+/// Reads the password files of listeners, each file once.
+fn read_passwords_of_listeners(asked: &Asked) -> Result<Vec<UsersOf>, AccessError> {
+    const KEY: &str = "[[listeners]] password_file";
+    let mut read: HashMap<&Path, Arc<Passwords>> = HashMap::new();
+    let mut all = Vec::new();
+    for listener in &asked.listeners {
+        let Some(path) = configured(&listener.password_file) else {
+            all.push(if listener.is_open { UsersOf::Broker } else { UsersOf::Gone });
+            continue;
+        };
+        if asked.access.has_dynamic_security() {
+            return Err(not_combined(KEY, "access.dynamic_security"));
+        }
+        let passwords = match read.get(path) {
+            Some(passwords) => Arc::clone(passwords),
+            None => Arc::new(read_passwords(KEY, path, &asked.access)?),
+        };
+        read.insert(path, Arc::clone(&passwords));
+        all.push(UsersOf::Listener(passwords));
+    }
+    Ok(all)
+}
+
 impl Snapshot {
-    /// The user's present entry among those with passwords, or the reason why a client that authenticated by
-    /// `entry` has to be disconnected.
-    fn current_entry(&self, user: &str, entry: &Arc<User>) -> Result<&Arc<User>, ReasonCode> {
-        match self.passwords.user(user) {
+    /// The users with passwords that a listener of this number knows.
+    fn passwords_of(&self, listener: u16) -> &Arc<Passwords> {
+        self.own_passwords_of(listener).unwrap_or(&self.passwords)
+    }
+
+    /// The same, of a listener that has a file of its own.
+    fn own_passwords_of(&self, listener: u16) -> Option<&Arc<Passwords>> {
+        match self.of_listeners.get(usize::from(listener)) {
+            Some(UsersOf::Listener(passwords)) => Some(passwords),
+            _ => None,
+        }
+    }
+
+    /// Whether a listener is there no more.
+    fn is_gone(&self, listener: u16) -> bool {
+        matches!(self.of_listeners.get(usize::from(listener)), Some(UsersOf::Gone))
+    }
+
+    /// The user's present entry among those with passwords that a listener knows, or the reason why a client that
+    /// authenticated by `entry` has to be disconnected.
+    fn current_entry(
+        &self,
+        listener: u16,
+        user: &str,
+        entry: &Arc<User>,
+    ) -> Result<&Arc<User>, ReasonCode> {
+        match self.passwords_of(listener).user(user) {
             None => Err(ReasonCode::NotAuthorized),
             Some(now) if now == entry || now.has_password_of(entry) => Ok(now),
             Some(_) => Err(ReasonCode::AdministrativeAction),
@@ -540,7 +651,7 @@ fn check_decides_alone(access: &config::Access, by: &str) -> Result<(), AccessEr
 
 /// Two keys are set of which one decides alone.
 fn not_combined(key: &str, by: &str) -> AccessError {
-    AccessError(format!("{key}: cannot be combined with {by}, whose rules decide alone"))
+    AccessError(format!("{key}: cannot be combined with {by}, which decides alone"))
 }
 
 /// Reads a file of access rules.

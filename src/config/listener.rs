@@ -29,6 +29,9 @@ pub struct Listener {
     /// Whether anonymous clients are admitted; none: `access.anonymous` decides.
     #[serde(default)]
     pub anonymous: Option<bool>,
+    /// File of the users of this listener and their passwords, instead of those of `access`; empty for none.
+    #[serde(default)]
+    pub password_file: PathBuf,
     /// Accepted protocol versions; empty for all.
     #[serde(default)]
     pub versions: Vec<ProtocolVersion>,
@@ -96,6 +99,7 @@ impl Listener {
             transport: Transport::Tcp,
             connections_max: 0,
             anonymous: None,
+            password_file: PathBuf::new(),
             versions: Vec::new(),
             maximum_qos: any_qos(),
             assigned_identifier_prefix: None,
@@ -107,6 +111,11 @@ impl Listener {
             websocket: WebSocket::default(),
             unix: UnixSocket::default(),
         }
+    }
+
+    /// Whether the listener has users of its own, in a password file.
+    pub fn has_password_file(&self) -> bool {
+        !self.password_file.as_os_str().is_empty()
     }
 
     /// Whether clients of a protocol version are accepted.

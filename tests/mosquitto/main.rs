@@ -492,3 +492,58 @@ fn an_ignored_line_is_logged_at_the_start() {
     let _ = child.wait();
     assert!(found);
 }
+
+#[cfg(unix)]
+/// A password file of Mosquitto with one user; none if its tool is not there.
+fn one_user(name: &str, password: &str) -> Option<String> {
+    let folder = Folder::new(&format!("one-user-{name}"));
+    let path = folder.0.join("users");
+    let made = Command::new("mosquitto_passwd")
+        .args(["-b", "-c"])
+        .args([path.as_os_str(), name.as_ref(), password.as_ref()])
+        .stderr(Stdio::null())
+        .status();
+    made.is_ok_and(|status| status.success())
+        .then(|| std::fs::read_to_string(&path).expect("just written"))
+}
+
+#[cfg(unix)]
+#[test]
+fn each_listener_admits_the_users_of_its_own_password_file_as_the_reload_reads_it() {
+    let (Some(alice), Some(bob)) = (one_user("alice", "secret"), one_user("bob", "hush")) else {
+        return eprintln!("SKIPPED: mosquitto_passwd is not installed");
+    };
+    let (folder, ports) = (Folder::new("own-users"), [free_port(), free_port(), free_port()]);
+    let (of_alice, of_bob) = (folder.write("alice", &alice), folder.write("bob", &bob));
+    let [first, second, third] = ports;
+    let conf = folder.write(
+        "m.conf",
+        &format!(
+            "per_listener_settings true\nlistener {first} 127.0.0.1\npassword_file {of_alice}\n\
+             listener {second} 127.0.0.1\npassword_file {of_bob}\n\
+             listener {third} 127.0.0.1\nallow_anonymous true\n"
+        ),
+    );
+    let mut command = broker(&["--mosquitto-conf", &conf]);
+    command.env("RINGMQ_ADMIN__LISTEN", "[]");
+    let serving = Serving::start(command, third);
+    let admits = |port, user: &str, password: &str| {
+        connack_to(port, 4, "c", Some(user), Some(password))[3] == 0
+    };
+    for (user, password, expected) in [
+        ("alice", "secret", [true, false, true]),
+        ("bob", "hush", [false, true, true]),
+        ("bob", "secret", [false, false, true]),
+    ] {
+        assert_eq!(ports.map(|port| admits(port, user, password)), expected, "{user}");
+    }
+    assert_eq!(ports.map(|port| connack(port, 4, "c", None)[3] == 0), [false, false, true]);
+    folder.write("bob", &alice);
+    serving.signal("-HUP");
+    let until = Instant::now() + Duration::from_secs(20);
+    while !admits(second, "alice", "secret") {
+        assert!(Instant::now() < until, "the reload does not arrive");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!admits(second, "bob", "hush"));
+}

@@ -102,12 +102,12 @@ fn a_change_takes_effect_at_once_and_wakes_the_cores() {
         groups,
     };
     control.change_database(to(None, Some(vec!["g".to_owned()]))).expect("changed");
-    assert!(control.snapshot.load().current_entry("alice", &before).is_ok(), "she may stay");
+    assert!(control.snapshot.load().current_entry(0, "alice", &before).is_ok(), "she may stay");
     control.change_database(to(Some("one"), None)).expect("changed");
-    assert!(control.snapshot.load().current_entry("alice", &before).is_ok(), "she may stay");
+    assert!(control.snapshot.load().current_entry(0, "alice", &before).is_ok(), "she may stay");
     control.change_database(to(Some("two"), None)).expect("changed");
     assert!(is_right(&control, "alice", "two") && !is_right(&control, "alice", "one"));
-    assert!(control.snapshot.load().current_entry("alice", &before).is_err());
+    assert!(control.snapshot.load().current_entry(0, "alice", &before).is_err());
     let name = || "alice".to_owned();
     control.change_database(Edit::RemoveUser { name: name() }).expect("removed");
     assert!(!is_right(&control, "alice", "two"));

@@ -17,9 +17,9 @@ mod scram;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::access::AccessError;
 use crate::access::grants::Grants;
 use crate::access::password_file::{Passwords, User};
+use crate::access::{AccessError, Admission};
 use crate::config::Access;
 use crate::engine::{Cause, Credentials, Rejection};
 use crate::wire::ReasonCode;
@@ -127,11 +127,11 @@ impl Known {
 pub(super) struct Methods(Vec<Arc<dyn Method>>);
 
 impl Methods {
-    /// Reads what the methods need. `anonymous` says for each listener whether it admits anonymous
-    /// clients; `before` are the methods that these replace.
+    /// Reads what the methods need. `listeners` says what each listener asks of clients; `before` are the methods
+    /// that these replace.
     pub fn open(
         access: &Access,
-        anonymous: Vec<bool>,
+        listeners: &[Admission],
         passwords: &Passwords,
         before: Option<&Self>,
     ) -> Result<Self, AccessError> {
@@ -140,11 +140,11 @@ impl Methods {
         let _ = (passwords, before);
         let mut list: Vec<Arc<dyn Method>> = Vec::new();
         #[cfg(feature = "scram")]
-        list.extend(scram::open(access, passwords)?);
+        list.extend(scram::open(access, listeners, passwords)?);
         list.extend(certificate::open(access));
         #[cfg(feature = "jwt")]
         list.extend(jwt::open(&access.jwt, before.and_then(Self::fetched))?);
-        list.push(anonymous::open(access, anonymous));
+        list.push(anonymous::open(access, listeners));
         #[cfg(feature = "http-hook")]
         list.extend(http::open(&access.http)?);
         list.push(passwords::open());

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
-use super::{Known, Method, Step};
+use super::{Admission, Known, Method, Step};
 use crate::access::AccessError;
 use crate::access::password_file::{Passwords, User};
 use crate::access::scram_verifier::{METHOD, Secret, Verifier};
@@ -27,9 +27,12 @@ struct Scram {
 /// None without users with passwords.
 pub(super) fn open(
     access: &Access,
+    listeners: &[Admission],
     passwords: &Passwords,
 ) -> Result<Option<Arc<dyn Method>>, AccessError> {
-    access.has_passwords().then(|| make(access.hashing, passwords)).transpose()
+    let has_own = |listener: &Admission| !listener.password_file.as_os_str().is_empty();
+    let is_used = access.has_passwords() || listeners.iter().any(has_own);
+    is_used.then(|| make(access.hashing, passwords)).transpose()
 }
 
 fn make(hashing: Hashing, passwords: &Passwords) -> Result<Arc<dyn Method>, AccessError> {

@@ -203,3 +203,159 @@ fn rules_of_a_token_are_held_as_long_as_their_connection() {
     assert_eq!(access.held_bytes(), 0);
     std::fs::remove_dir_all(folder).expect("removed");
 }
+
+/// A folder with files of users, which is removed at the end of the test.
+struct Users(PathBuf);
+
+impl Users {
+    fn new(name: &str) -> Self {
+        let folder = std::env::temp_dir().join(format!("ringmq-{name}-{}", std::process::id()));
+        let _ = std::fs::remove_dir_all(&folder);
+        std::fs::create_dir_all(&folder).expect("a folder");
+        Self(folder)
+    }
+
+    /// Writes a file of one user.
+    fn write(&self, file: &str, user: &str, password: &str) -> PathBuf {
+        let path = self.0.join(file);
+        let _ = std::fs::remove_file(&path);
+        let hashing =
+            config::Hashing { memory_kib: 8, iterations: 1, ..config::Hashing::default() };
+        password_file::add(&path, user, password, &hashing).expect("written");
+        path
+    }
+}
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Settings with a listener for the users of `access`, one with users of its own, and one for anonymous clients.
+fn three_listeners(of_all: &Path, own: &Path) -> Settings {
+    let listener = |port: u16| Listener::tcp(([127, 0, 0, 1], port).into());
+    let mut settings = Settings::default();
+    settings.access.hashing.memory_kib = 8;
+    settings.access.hashing.iterations = 1;
+    settings.access.password_file = of_all.to_owned();
+    settings.access.anonymous = Anonymous::No;
+    settings.listen = Vec::new();
+    settings.listeners = vec![listener(1), listener(2), listener(3)];
+    settings.listeners[1].password_file = own.to_owned();
+    settings.listeners[2].anonymous = Some(true);
+    settings
+}
+
+/// Whether a client is admitted through a listener as this user.
+fn is_admitted(
+    (access, notified): &mut (CoreAccess, mpsc::Receiver<()>),
+    (listener, exchange): (u16, u64),
+    user: &str,
+    password: &str,
+) -> bool {
+    let who = Credentials { listener, ..who(Some(user), Some(password.as_bytes())) };
+    match access.authenticate(Now(0), exchange, &who) {
+        Authentication::Pending => {
+            notified.recv().expect("a notification");
+            let answer = access.poll_answer(Now(0));
+            matches!(answer, Some((of, Authentication::Granted(_))) if of == exchange)
+        }
+        other => matches!(other, Authentication::Granted(_)),
+    }
+}
+
+#[test]
+fn a_listener_with_a_password_file_knows_its_users_and_no_others() {
+    let users = Users::new("own-users");
+    let of_all = users.write("all", "alice", "secret");
+    let own = users.write("own", "bob", "hush");
+    let settings = three_listeners(&of_all, &own);
+    let control = Control::open(&settings).expect("nothing is wrong").expect("something is asked");
+    let mut core = core(&control);
+    let cases = [
+        (0, "alice", "secret", true),
+        (0, "bob", "hush", false),
+        (1, "bob", "hush", true),
+        (1, "bob", "secret", false),
+        (1, "alice", "secret", false),
+        (2, "alice", "secret", true),
+        (2, "bob", "hush", false),
+    ];
+    for (exchange, (listener, user, password, expected)) in (1..).zip(cases) {
+        let admitted = is_admitted(&mut core, (listener, exchange), user, password);
+        assert_eq!(admitted, expected, "{user} through {listener}");
+    }
+    let anonymous = |listener| Credentials { listener, ..who(None, None) };
+    for (listener, expected) in [(0, false), (1, false), (2, true)] {
+        let answer = core.0.authenticate(Now(0), 50, &anonymous(listener));
+        assert_eq!(matches!(answer, Authentication::Granted(_)), expected, "{listener}");
+    }
+}
+
+#[test]
+fn a_reload_reads_the_password_files_of_listeners_anew_and_leaves_them_if_one_is_wrong() {
+    let users = Users::new("own-users-reload");
+    let of_all = users.write("all", "alice", "secret");
+    let own = users.write("own", "bob", "hush");
+    let settings = three_listeners(&of_all, &own);
+    let control = Control::open(&settings).expect("nothing is wrong").expect("something is asked");
+    let mut core = core(&control);
+    assert!(is_admitted(&mut core, (1, 1), "bob", "hush"));
+    assert!(is_admitted(&mut core, (0, 2), "alice", "secret"));
+    std::fs::write(&own, "no line of a password file\n").expect("written");
+    let error = control.prepare(&settings).map(drop).expect_err("it is wrong").to_string();
+    assert!(
+        error.starts_with("[[listeners]] password_file: ") && error.contains("own:1:"),
+        "{error}"
+    );
+    assert_eq!(core.0.withdrawn(1), None, "nothing has changed");
+    users.write("own", "bob", "another");
+    let reload = |settings: &Settings| {
+        control.prepare(settings).expect("nothing is wrong").put_in_force();
+    };
+    reload(&settings);
+    core.1.recv().expect("the core is told");
+    assert_eq!(core.0.withdrawn(1), Some(ReasonCode::AdministrativeAction));
+    assert_eq!(core.0.withdrawn(2), None, "she is of another file");
+    assert!(!is_admitted(&mut core, (1, 3), "bob", "hush"));
+    assert!(is_admitted(&mut core, (1, 4), "bob", "another"));
+    // Without a file of its own, the listener has the users of all.
+    let mut without = settings.clone();
+    without.listeners[1].password_file = PathBuf::new();
+    reload(&without);
+    core.1.recv().expect("the core is told");
+    assert_eq!(core.0.withdrawn(4), Some(ReasonCode::NotAuthorized));
+    assert!(is_admitted(&mut core, (1, 5), "alice", "secret"));
+}
+
+#[test]
+fn clients_of_a_listener_that_is_removed_with_its_users_stay() {
+    let users = Users::new("own-users-gone");
+    let of_all = users.write("all", "alice", "secret");
+    let own = users.write("own", "bob", "hush");
+    let settings = three_listeners(&of_all, &own);
+    let control = Control::open(&settings).expect("nothing is wrong").expect("something is asked");
+    let mut core = core(&control);
+    assert!(is_admitted(&mut core, (1, 1), "bob", "hush"));
+    let running = config::Configuration::from(settings.clone());
+    let mut wanted = settings;
+    wanted.listeners.remove(1);
+    let wanted = config::Configuration::from(wanted);
+    let taken = running.take_over(&wanted, &config::keys::is_live).expect("valid");
+    control.prepare(&taken.settings).expect("nothing is wrong").put_in_force();
+    core.1.recv().expect("the core is told");
+    assert_eq!(core.0.withdrawn(1), None);
+    assert!(!is_admitted(&mut core, (1, 2), "bob", "hush"), "nobody new comes through it");
+}
+
+#[cfg(feature = "dynamic-security")]
+#[test]
+fn a_listener_has_no_users_of_its_own_beside_dynamic_security() {
+    let users = Users::new("own-users-dynamic");
+    let own = users.write("own", "bob", "hush");
+    let mut settings = three_listeners(Path::new(""), &own);
+    settings.access.dynamic_security = users.0.join("dynamic.json");
+    let error = Control::open(&settings).map(drop).expect_err("both are set").to_string();
+    assert!(error.starts_with("[[listeners]] password_file: cannot be combined"), "{error}");
+}

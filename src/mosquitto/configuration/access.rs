@@ -105,7 +105,8 @@ fn take_per_listener(translator: &mut Translator, line: &Line, place: usize) -> 
         true if is_late => refused("has to be before allow_anonymous, password_file and acl_file"),
         true => {
             translator.options.insert(line.option.clone(), place);
-            Ok(Effect::Noted("allow_anonymous belongs to the listener before it".to_owned()))
+            let note = "allow_anonymous and password_file belong to the listener before them";
+            Ok(Effect::Noted(note.to_owned()))
         }
         false => Ok(Effect::Taken),
     }
@@ -191,8 +192,13 @@ pub(super) fn finish(translator: &mut Translator) {
     // A broker that only this machine reaches admits everybody, unless it is told otherwise.
     let (anonymous, by) = given.unwrap_or((listener::is_local_only(translator), None));
     translator.set("access.anonymous", anonymous, by);
-    let has_passwords = finish_file(translator, "password_file", "access.password_file");
+    if let Some((file, place)) = common_password_file(translator) {
+        translator.set("access.password_file", file, Some(place));
+    }
     let has_dynamic_security = finish_dynamic_security(translator);
+    if has_dynamic_security {
+        refuse_own_password_files(translator);
+    }
     if go_auth::finish(translator) {
         return;
     }
@@ -204,12 +210,47 @@ pub(super) fn finish(translator: &mut Translator) {
     }
     translator.set("access.acl_format", "mosquitto", Some(rules));
     // Mosquitto believes User Names that it cannot check, and its rules go by them.
-    if has_passwords.is_none() {
+    let has_file = |of| translator.of_listener(of, "password_file").is_some();
+    if translator.option("password_file").is_none() && !listener::used(translator).all(has_file) {
         translator.set("access.unverified_names", true, None);
     }
     if !is_everywhere(translator, "acl_file") {
         translator.outcomes[rules] = refused(
             "one file of rules applies to all listeners in this version, but some have none; name it for each of them",
+        );
+    }
+}
+
+/// The password file of all listeners, if they have the same one, with the place of its line.
+fn common_password_file(translator: &Translator) -> Option<(String, usize)> {
+    let common = |place, line: &Line| Some((line.value.clone(), place));
+    if let Some((place, line)) = translator.option("password_file") {
+        return common(place, line);
+    }
+    let mut files = listener::used(translator)
+        .map(|listener| translator.of_listener(listener, "password_file"));
+    let (place, first) = files.next()??;
+    let is_same =
+        |other: Option<(usize, &Line)>| other.is_some_and(|(_, of)| of.value == first.value);
+    if files.all(is_same) { common(place, first) } else { None }
+}
+
+/// The password file that a listener has of its own, with the place of its line.
+pub(super) fn password_file_of(
+    translator: &Translator,
+    listener: usize,
+) -> Option<(String, usize)> {
+    let (place, line) = translator.of_listener(listener, "password_file")?;
+    common_password_file(translator).is_none().then(|| (line.value.clone(), place))
+}
+
+/// Refuses password files that differ between listeners.
+fn refuse_own_password_files(translator: &mut Translator) {
+    let own = |listener| password_file_of(translator, listener).map(|(_, place)| place);
+    let places: Vec<usize> = listener::used(translator).filter_map(own).collect();
+    for place in places {
+        translator.outcomes[place] = refused(
+            "not supported together with dynamic security; name the same file for all listeners, or remove it",
         );
     }
 }

@@ -196,7 +196,7 @@ const CASES: &[(&str, &str, Class, &str)] = &[
         "access.password_file = \"/etc/p\"",
     ),
     ("", "auth_plugin_deny_special_chars true", Class::Same, ""),
-    ("", "per_listener_settings true", Class::Translated, "listener before it"),
+    ("", "per_listener_settings true", Class::Translated, "listener before them"),
     ("", "persistence true", Class::Translated, "storage.data = \"ringmq\""),
     (
         "persistence true\n",
@@ -454,13 +454,39 @@ fn options_of_each_listener_are_its_own_if_the_file_says_so() {
     let anonymous: Vec<_> = of.listeners.iter().map(|of| of.anonymous).collect();
     assert_eq!(anonymous, [Some(true), None, None], "port 1884 is of both families");
     assert_eq!(of.access.anonymous, crate::config::Anonymous::No);
-    assert_eq!(of.access.password_file, PathBuf::from("/p"));
-    let two = translated(&format!("{text}listener 1885\npassword_file /q\n"));
-    let last = two.lines.last().expect("a line");
-    assert!(
-        last.class == Class::Refused && last.what.contains("one file applies to all listeners"),
-        "{last:?}"
+    let files = |of: &Settings| {
+        let file =
+            |of: &crate::config::Listener| of.password_file.to_str().expect("text").to_owned();
+        of.listeners.iter().map(file).collect::<Vec<_>>()
+    };
+    assert_eq!(files(&of), ["", "/p", "/p"]);
+    assert!(!of.access.has_password_file() && !of.access.unverified_names);
+    let three = settings(&format!("{text}listener 1885 127.0.0.1\npassword_file /q\n"));
+    assert_eq!(files(&three), ["", "/p", "/p", "/q"]);
+    let same = settings(
+        "per_listener_settings true\nlistener 1 ::1\npassword_file /p\nlistener 2 ::1\npassword_file /p\n",
     );
+    assert_eq!((files(&same), same.access.password_file), (vec![String::new(); 2], "/p".into()));
+}
+
+#[test]
+fn names_are_believed_only_through_listeners_without_passwords() {
+    let one = "per_listener_settings true\nlistener 1 ::1\nacl_file /a\npassword_file /p\nlistener 2 ::1\nacl_file /a\n";
+    assert!(settings(one).access.unverified_names);
+    let both = settings(&format!("{one}password_file /q\n"));
+    assert!(!both.access.unverified_names);
+}
+
+#[test]
+fn password_files_that_differ_between_listeners_are_refused_beside_dynamic_security() {
+    let plugin = "plugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file /d.json\n";
+    let text = format!(
+        "per_listener_settings true\nlistener 1\n{plugin}password_file /p\nlistener 2\n{plugin}"
+    );
+    let judged = translated(&text);
+    let refused: Vec<_> = judged.lines.iter().filter(|of| of.class == Class::Refused).collect();
+    assert!(refused.len() == 1 && refused[0].number == 5, "{refused:?}");
+    assert!(refused[0].what.contains("together with dynamic security"), "{refused:?}");
 }
 
 #[test]
