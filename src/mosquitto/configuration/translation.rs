@@ -42,6 +42,8 @@ pub(super) enum Effect {
     Taken,
     /// Keys have the meaning of the option, with a remark.
     Noted(String),
+    /// Keys have the meaning of the option, with a remark that each start logs.
+    Warned(String),
     /// The option has no effect, for this reason.
     Ignored(String),
 }
@@ -62,6 +64,8 @@ pub struct Judged {
     pub class: Class,
     /// The keys that have its meaning, a remark, or the reason.
     pub what: String,
+    /// Whether each start logs it.
+    pub is_notice: bool,
 }
 
 impl Judged {
@@ -172,7 +176,7 @@ impl Translation {
         }
         let (table, origins) = self.table();
         let mut configuration = Configuration::from_table(table, origins, variables)?;
-        let ignored = self.lines.iter().filter(|line| line.class == Class::Ignored);
+        let ignored = self.lines.iter().filter(|line| line.is_notice);
         configuration.notices =
             ignored.map(|of| format!("{}: {}: {}", of.place(), of.line, of.what)).collect();
         Ok(configuration)
@@ -373,23 +377,26 @@ impl Translator {
             own.dedup();
             own.extend(rules().filter_map(|rule| rule.shown(place)));
             let class = options::find(&line.option).map(|option| option.class);
+            let is_warning = matches!(outcome, Ok(Effect::Warned(_)));
             let (class, what) = match outcome {
                 Err(reason) => (Class::Refused, reason),
                 Ok(Effect::Ignored(reason)) => (Class::Ignored, reason),
                 Ok(Effect::Taken) => (class.unwrap_or(Class::Same), own.join(", ")),
-                Ok(Effect::Noted(remark)) => {
+                Ok(Effect::Noted(remark) | Effect::Warned(remark)) => {
                     own.push(remark);
                     (class.unwrap_or(Class::Same), own.join("; "))
                 }
             };
             // An option that this broker has to ignore or refuse has nothing to take if its value asks for nothing.
             let is_taken = matches!(class, Class::Ignored | Class::Refused) && what.is_empty();
+            let class = if is_taken { Class::Same } else { class };
             Judged {
                 file: Arc::clone(&line.file),
                 number: line.number,
                 line: line.shown(),
-                class: if is_taken { Class::Same } else { class },
+                class,
                 what,
+                is_notice: is_warning || class == Class::Ignored,
             }
         };
         let outcomes = std::mem::take(&mut self.outcomes);

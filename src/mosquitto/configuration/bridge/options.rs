@@ -6,6 +6,7 @@ use super::super::syntax::Line;
 use super::super::translation::{Effect, Outcome, Translator};
 use super::super::{ignored, refused};
 use super::{tls, topics};
+use crate::base::secret_file;
 
 /// Options of a bridge whose names do not begin with `bridge_`.
 const OPTIONS: &[&str] = &[
@@ -71,7 +72,13 @@ pub(super) fn take(
         "restart_timeout" => return take_restart_timeout(translator, bridge, line, place),
         "remote_clientid" | "clientid" => draft.set("client_identifier", line.text()?, by),
         "remote_username" | "username" => draft.set("username", line.text()?, by),
-        "remote_password" | "password" => draft.set("password", line.text()?, by),
+        "remote_password" | "password" => {
+            draft.set("password", line.text()?, by);
+            if secret_file::is_open_to_others(&line.file) {
+                let remark = "every user can read this file with a password; run chmod 600 on it";
+                return Ok(Effect::Warned(remark.to_owned()));
+            }
+        }
         "local_username" => {
             draft.set("user", line.text()?, by);
             let note = "rules apply to this user, where Mosquitto lets a bridge do everything";

@@ -270,3 +270,19 @@ fn a_password_of_a_bridge_is_in_no_report() {
     assert!(!format!("{:?}", translation.lines).contains("hush"));
     assert_eq!(bridges(&text)[0].password, "hush hush");
 }
+
+#[cfg(unix)]
+#[test]
+fn a_file_with_a_password_that_others_can_read_is_warned_of_at_each_start() {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
+    for (mode, expected) in [(0o644, 1), (0o640, 0), (0o600, 0)] {
+        let file = File::new(&format!("{BRIDGE}remote_username u\nremote_password hush\n"));
+        std::fs::set_permissions(&file.0, Permissions::from_mode(mode)).expect("set");
+        let of = Translation::read(Some(&file.0), &[], Generation::V2_1).expect("readable");
+        let notices = of.configuration([]).expect("valid").notices;
+        assert_eq!(notices.len(), expected, "{mode:o}: {notices:?}");
+        assert!(notices.iter().all(|of| of.contains("chmod 600") && !of.contains("hush")));
+        assert_eq!(of.lines[4].class, Class::Same);
+    }
+}
