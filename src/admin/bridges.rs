@@ -1,5 +1,7 @@
 //! Bridges to other brokers: whether they are connected, and what they have carried.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use schemars::JsonSchema;
@@ -27,7 +29,8 @@ struct BridgeList {
 struct Bridge {
     /// Name.
     name: String,
-    /// State: starting, up or down.
+    /// State: starting, up, degraded (a subscription is refused), down, or conflict (another client uses the Client
+    /// Identifier).
     state: &'static str,
     /// When the state began, in seconds since 1970.
     since_s: u64,
@@ -49,6 +52,8 @@ struct Bridge {
     dropped_too_large: u64,
     /// Messages dropped because the far broker has refused them.
     dropped_refused: u64,
+    /// Messages that the far broker has refused, by reason; those refused with quota-exceeded are not dropped.
+    refused_by_reason: BTreeMap<&'static str, u64>,
     /// Messages dropped because they came back by a loop of bridges.
     dropped_loops: u64,
     /// Connections that a far broker has accepted.
@@ -72,6 +77,7 @@ impl From<BridgeStatus> for Bridge {
             dropped_unmapped: status.unmapped,
             dropped_too_large: status.too_large,
             dropped_refused: status.refused,
+            refused_by_reason: status.refused_by_reason.into_iter().collect(),
             dropped_loops: status.loops,
             connects: status.connects,
             sessions_lost: status.sessions_lost,

@@ -25,6 +25,12 @@ impl Backoff {
         self.last = Duration::ZERO;
     }
 
+    /// The longest pause, after which pauses stay long.
+    pub fn longest(&mut self) -> Duration {
+        self.last = self.most;
+        self.most
+    }
+
     /// The next pause: between the first one and three times the last one, chosen by `random`, and never longer than
     /// the longest ("decorrelated jitter", M. Brooker, Exponential Backoff And Jitter, 2015).
     pub fn next(&mut self, random: u32) -> Duration {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::base::atomic::AtomicU64;
 use crate::config::bridge::Bridge;
 use crate::control::bridge::{BridgeState, BridgeStatus};
-use crate::transport::bridge::Counters;
+use crate::transport::bridge::{Counters, Refusal};
 
 /// How the topics of the states begin.
 const TOPICS: &str = "$SYS/broker/bridges/";
@@ -58,9 +58,16 @@ impl Board {
         *now = Standing { since_s, ..standing };
     }
 
-    /// Notes what is wrong although the bridge is connected.
-    pub fn note(&self, why: String) {
-        self.standing().why = Some(why);
+    /// Notes what is wrong although the bridge is connected; none if nothing is any more.
+    pub fn degrade(&self, why: Option<String>) {
+        let mut standing = self.standing();
+        if standing.state.is_connected() {
+            let state = if why.is_some() { BridgeState::Degraded } else { BridgeState::Up };
+            if state != standing.state {
+                (standing.state, standing.since_s) = (state, seconds());
+            }
+            standing.why = why;
+        }
     }
 
     /// The topic of the state, and its payload as JSON.
@@ -81,6 +88,7 @@ impl Board {
         let Standing { state, server, session_present, why, since_s } = self.standing().clone();
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         let counters = &self.counters;
+        let refused = |by: Refusal| of(&counters.refused[by as usize]);
         BridgeStatus {
             name: self.name.clone(),
             servers: self.servers.clone(),
@@ -93,7 +101,8 @@ impl Board {
             received: of(&counters.received),
             unmapped: of(&counters.unmapped),
             too_large: of(&counters.too_large),
-            refused: of(&counters.refused),
+            refused: Refusal::ALL.into_iter().filter(|of| of.drops()).map(refused).sum(),
+            refused_by_reason: Refusal::ALL.map(|of| (of.name(), refused(of))).to_vec(),
             loops: of(&counters.loops),
             connects: of(&counters.connects),
             sessions_lost: of(&counters.sessions_lost),

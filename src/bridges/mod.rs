@@ -7,6 +7,7 @@
 //! | `board` | what is known of a bridge |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `encryption` | TLS to the far broker |
+//! | `health` | refused subscriptions, and sessions that others take over |
 //! | `identity` | the identifier of this broker in the path of messages |
 //!
 //! A thread resolves names and opens connections, which may block, and hands each connection to a core
@@ -17,6 +18,7 @@ mod backoff;
 mod board;
 mod dial;
 mod encryption;
+mod health;
 mod identity;
 mod worker;
 

@@ -8,11 +8,12 @@ use flume::{Receiver, RecvTimeoutError};
 use super::backoff::Backoff;
 use super::board::{Board, Standing};
 use super::encryption::Encryption;
+use super::health::{Refused, Takeovers};
 use super::{dial, identity};
 use crate::base::log_rate::{self, rated};
 use crate::base::secret_file;
 use crate::config::bridge::{Bridge, Server, Version as Versions};
-use crate::control::bridge::{BridgeState, BridgeTick, Dialed};
+use crate::control::bridge::{BridgeDue, BridgeState, BridgeTick, Dialed};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
 use crate::transport::Transport;
@@ -25,6 +26,8 @@ const EVENTS_MAX: usize = 256;
 const REGISTRATION: Duration = Duration::from_secs(30);
 /// Signs of life in a Keep Alive.
 const TICKS: u32 = 4;
+/// Time before the far broker is asked again for what it has refused.
+const AGAIN: Duration = Duration::from_secs(60);
 /// Return code before 5.0: unacceptable protocol version.
 const VERSION_REFUSED: u8 = 1;
 
@@ -47,6 +50,8 @@ struct Outcome {
     is_discarded: bool,
     /// How long the far broker had accepted it.
     lasted: Option<Duration>,
+    /// Another client has taken the session there over.
+    is_taken_over: bool,
     /// The version is not supported there.
     is_version_refused: bool,
     /// The reason.
@@ -75,6 +80,7 @@ impl Worker {
         // A new session uses Packet Identifiers from 1 on, which the far broker may remember from an earlier one.
         let mut begins_anew = !session_present;
         let mut backoff = Backoff::new(&self.bridge.reconnect);
+        let mut takeovers = Takeovers::default();
         let dialects = dialects(self.bridge.version, self.bridge.bridge_bit);
         let mut dialect = 0;
         loop {
@@ -112,16 +118,36 @@ impl Worker {
                     continue;
                 }
             }
-            let pause = backoff.next(identity::random());
             let why = outcome.why.as_deref().unwrap_or("connection lost");
-            let (state, reason) = (BridgeState::Down, Some(why.to_owned()));
-            self.tell(Standing { state, why: reason, ..Standing::default() });
+            let (state, pause) = match self.is_conflict(&outcome, &mut takeovers) {
+                true => (BridgeState::Conflict, backoff.longest()),
+                false => (BridgeState::Down, backoff.next(identity::random())),
+            };
+            self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });
             let retry_ms = pause.as_millis() as u64;
             tracing::warn!(bridge = name, why, retry_ms, "bridge is not connected");
             if self.pause(pause) {
                 return;
             }
         }
+    }
+
+    /// Whether another client uses the Client Identifier of the bridge, so that each ends the other's connection.
+    fn is_conflict(&self, outcome: &Outcome, takeovers: &mut Takeovers) -> bool {
+        // Both wait that long at most, and have the session in turn.
+        let calm_after = AGAIN + 2 * Duration::from_secs(self.bridge.reconnect.most_s.into());
+        let Outcome { is_taken_over, lasted, .. } = *outcome;
+        let is_conflict = takeovers.note(is_taken_over, lasted, calm_after, Instant::now());
+        if is_conflict {
+            let (bridge, client) = (&*self.bridge.name, &*self.terms.client_identifier);
+            tracing::warn!(
+                bridge,
+                client,
+                "two brokers use one Client Identifier at the far broker, and each ends the other's connection; give \
+                 one of them another client_identifier"
+            );
+        }
+        is_conflict
     }
 
     /// Waits; whether the broker stops.
@@ -223,9 +249,11 @@ impl Worker {
         let interval = Duration::from_secs(self.bridge.keep_alive_s.into()) / TICKS;
         let mut outcome = Outcome::default();
         let mut since = None;
+        let mut refused = Refused::default();
         let mut next_tick = Instant::now() + interval;
+        let mut again = None;
         loop {
-            match events.recv_deadline(next_tick) {
+            match events.recv_deadline(again.map_or(next_tick, |again| next_tick.min(again))) {
                 Ok(Event::Connected { session_present }) => {
                     since = Some(Instant::now());
                     self.tell(Standing {
@@ -247,11 +275,22 @@ impl Worker {
                     outcome.why = outcome.why.or(why);
                     break;
                 }
-                Ok(other) => self.log(other),
+                Ok(Event::TakenOver) => outcome.is_taken_over = true,
+                Ok(other) => {
+                    self.log(other, &mut refused);
+                    again = refused.is_any_there().then(|| again.unwrap_or(Instant::now() + AGAIN));
+                }
                 Err(RecvTimeoutError::Disconnected) => break,
                 Err(RecvTimeoutError::Timeout) => {
-                    self.tick();
-                    next_tick = Instant::now() + interval;
+                    let now = Instant::now();
+                    if again.is_some_and(|again| again <= now) {
+                        self.tick(BridgeDue::Subscriptions);
+                        again = Some(now + AGAIN);
+                    }
+                    if next_tick <= now {
+                        self.tick(BridgeDue::SignOfLife);
+                        next_tick = now + interval;
+                    }
                 }
             }
         }
@@ -274,37 +313,49 @@ impl Worker {
         let _ = self.cores.send(0, Command::Engine(command));
     }
 
-    /// Lets the connection look for signs of life.
-    fn tick(&self) {
+    /// Lets the connection do what is due.
+    fn tick(&self, due: BridgeDue) {
         let replies = self.cores.ask_all(|reply| {
             let session = self.terms.session.clone();
-            Command::Engine(EngineCommand::BridgeTick(BridgeTick { session, reply }))
+            Command::Engine(EngineCommand::BridgeTick(BridgeTick { session, due, reply }))
         });
         drop(replies);
     }
 
-    fn log(&self, event: Event) {
+    fn log(&self, event: Event, refused: &mut Refused) {
         let bridge = &*self.bridge.name;
         match event {
-            Event::FilterRefused { filter, code } => {
-                tracing::warn!(bridge, filter, code, "the far broker has refused a subscription");
-                self.board.note(format!(
-                    "the far broker has refused the subscription to {filter}: {code:#x}"
-                ));
-                self.publish_state();
+            Event::Subscribed { refused: filters } => {
+                for (filter, code) in refused.set_there(filters) {
+                    tracing::warn!(
+                        bridge,
+                        filter,
+                        code,
+                        "the far broker has refused a subscription"
+                    );
+                }
+                if refused.why().is_none() {
+                    tracing::info!(bridge, "the far broker has granted all subscriptions");
+                }
+                self.note_refused(refused);
             }
             Event::SessionRefused { what } => {
                 tracing::warn!(bridge, why = what, "this broker does not let the bridge subscribe");
-                self.board.note(format!("this broker has refused {what}"));
-                self.publish_state();
+                refused.note_here(what);
+                self.note_refused(refused);
             }
-            Event::MessageRefused { code } => {
+            Event::MessageRefused { refusal, topic } => {
+                let what = match refusal.drops() {
+                    true => "it is dropped",
+                    false => "it is sent again on the next connection",
+                };
                 rated!(
                     warn,
                     log_rate::now(),
                     bridge,
-                    code,
-                    "the far broker has refused a message, which is dropped"
+                    topic,
+                    reason = refusal.name(),
+                    "the far broker has refused a message; {what}"
                 );
             }
             Event::Loop { topic, path } => {
@@ -321,8 +372,15 @@ impl Worker {
             | Event::Discarded
             | Event::Connected { .. }
             | Event::Refused { .. }
+            | Event::TakenOver
             | Event::Ended { .. } => {}
         }
+    }
+
+    /// Notes subscriptions that are refused, or are not any more.
+    fn note_refused(&self, refused: &Refused) {
+        self.board.degrade(refused.why());
+        self.publish_state();
     }
 }
 

@@ -16,14 +16,24 @@ pub struct Dialed {
     pub bytes: Vec<u8>,
 }
 
-/// A quarter of the Keep Alive of a bridge has passed. The core that has the session replies whether there is a
-/// connection.
+/// What is due on the connection of a bridge. The core that has the session replies whether there is a connection.
 #[derive(Debug)]
 pub struct BridgeTick {
     /// Client Identifier of the session.
     pub session: Box<str>,
+    /// What is due.
+    pub due: BridgeDue,
     /// The way back.
     pub reply: Reply<bool>,
+}
+
+/// See [`BridgeTick`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeDue {
+    /// A quarter of the Keep Alive has passed.
+    SignOfLife,
+    /// What the far broker has refused is subscribed to again.
+    Subscriptions,
 }
 
 /// What is known of a bridge. Counters are since the start of the broker.
@@ -51,8 +61,10 @@ pub struct BridgeStatus {
     pub unmapped: u64,
     /// Messages larger than the far broker accepts.
     pub too_large: u64,
-    /// Messages that the far broker has refused.
+    /// Messages that the far broker has refused and that were dropped.
     pub refused: u64,
+    /// Messages that the far broker has refused, by reason.
+    pub refused_by_reason: Vec<(&'static str, u64)>,
     /// Messages that came back by a loop of bridges.
     pub loops: u64,
     /// Connections that a far broker has accepted.
@@ -69,17 +81,32 @@ pub enum BridgeState {
     Starting,
     /// The far broker has accepted the connection.
     Up,
+    /// The same, and a subscription is refused.
+    Degraded,
     /// It is not connected.
     Down,
+    /// It is not connected: another client uses its Client Identifier at the far broker.
+    Conflict,
 }
 
 impl BridgeState {
+    /// All states.
+    pub const ALL: [Self; 5] =
+        [Self::Starting, Self::Up, Self::Degraded, Self::Down, Self::Conflict];
+
+    /// Whether the far broker has accepted the connection.
+    pub fn is_connected(self) -> bool {
+        matches!(self, Self::Up | Self::Degraded)
+    }
+
     /// Name for programs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Starting => "starting",
             Self::Up => "up",
+            Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Conflict => "conflict",
         }
     }
 }

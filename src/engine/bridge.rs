@@ -3,7 +3,7 @@
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
-use crate::control::bridge::BridgeTick;
+use crate::control::bridge::{BridgeDue, BridgeTick};
 use crate::engine::connections::connection::{Connection, Phase};
 use crate::engine::listeners::NO_LISTENER;
 use crate::engine::{Authentication, Engine, Refused};
@@ -76,14 +76,21 @@ impl Engine {
         }
     }
 
-    /// Looks for signs of life of the far broker, if the session of the bridge is at home on this core.
+    /// Does what is due on the connection of a bridge, if its session is at home on this core.
     pub(in crate::engine) fn tick_bridge(&mut self, tick: BridgeTick) {
-        let BridgeTick { session, reply } = tick;
+        let BridgeTick { session, due, reply } = tick;
         let id = self.sessions.connection_of(&session);
         reply.send(id.is_some());
         let Some(id) = id else { return };
         let ticked = self.connections.with_transport(id, |transport, _| {
-            transport.bridge_mut().map_or(Ok(()), |far_end| far_end.link_mut().tick())
+            let Some(far_end) = transport.bridge_mut() else { return Ok(()) };
+            match due {
+                BridgeDue::SignOfLife => far_end.link_mut().tick(),
+                BridgeDue::Subscriptions => {
+                    far_end.link_mut().subscribe_again();
+                    Ok(())
+                }
+            }
         });
         match ticked {
             Some(Err(fault)) => self.end_for_fault(id, fault),

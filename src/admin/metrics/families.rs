@@ -264,7 +264,7 @@ fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
     let labels = |of: &BridgeStatus| vec![("bridge", of.name.clone())];
     let each =
         |value: NumberOf| bridges.iter().map(|of| (labels(of), Value::Whole(value(of)))).collect();
-    let up = Content::Gauges(each(|of| u64::from(of.state == BridgeState::Up)));
+    let up = Content::Gauges(each(|of| u64::from(of.state.is_connected())));
     add(families, "ringmq_bridge_up", "Whether a bridge is connected: 1 or 0.", up);
     let counters: [(&str, &str, NumberOf); 4] = [
         ("messages_sent", "Messages that a bridge has sent to the far broker.", |of| of.sent),
@@ -292,6 +292,24 @@ fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
     let dropped = Content::Counters(dropped.collect());
     let help = "Messages of a bridge that were dropped, by cause.";
     add(families, "ringmq_bridge_messages_dropped", help, dropped);
+    let labeled = |of: &BridgeStatus, name, value: &str| {
+        [labels(of), vec![(name, value.to_owned())]].concat()
+    };
+    let refused = bridges.iter().flat_map(|of| {
+        let reasons = of.refused_by_reason.iter();
+        reasons
+            .map(move |&(reason, messages)| (labeled(of, "reason", reason), Value::Whole(messages)))
+    });
+    let refused = Content::Counters(refused.collect());
+    let help = "Messages of a bridge that the far broker has refused, by reason.";
+    add(families, "ringmq_bridge_messages_refused", help, refused);
+    let states = bridges.iter().flat_map(|of| {
+        BridgeState::ALL.map(|state| {
+            (labeled(of, "state", state.name()), Value::Whole(u64::from(of.state == state)))
+        })
+    });
+    let states = Content::Gauges(states.collect());
+    add(families, "ringmq_bridge_state", "Whether a bridge is in a state: 1 or 0.", states);
 }
 
 /// A number of a webhook.

@@ -46,7 +46,12 @@ fn numbers() -> Numbers {
         memory_bytes_max: 1 << 30,
         store_bytes_max: Some(1 << 33),
         certificates_expire_s: vec![("0.0.0.0:8883".to_owned(), 1_900_000_000)],
-        bridges: vec![BridgeStatus { name: "b".to_owned(), sent: 5, ..BridgeStatus::default() }],
+        bridges: vec![BridgeStatus {
+            name: "b".to_owned(),
+            sent: 5,
+            refused_by_reason: vec![("not-authorized", 3)],
+            ..BridgeStatus::default()
+        }],
         webhooks: vec![Status { name: "a".to_owned(), sent: 5, ..Status::default() }],
         exports: [7, 5, 2, 1],
     }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 
 use super::acknowledgements::Acknowledgements;
 use super::mapping::{InMap, OutMap};
-use super::report::{Counters, Event, Report};
+use super::report::{Counters, Event, Refusal, Report};
+use super::sent_topics::SentTopics;
+use super::subscriptions::FarSubscriptions;
 use super::supervision::{Outcome, Supervision};
 use super::{path, session};
 use crate::config::bridge::Retained;
@@ -15,6 +17,9 @@ use crate::wire::{
     self, Ack, Connack, Disconnect, Frame, PINGREQ, Packet, PacketType, Publish, PublishProperties,
     Qos, ReasonCode, SubscriptionIdentifiers, UserProperties, Version,
 };
+
+/// Bytes of the link's own packets that wait for a far broker that does not read them, at most: 64 Ki acknowledgements.
+const TO_FAR_BYTES_MAX: usize = 256 * 1024;
 
 /// What holds for all connections of a bridge.
 #[derive(Debug)]
@@ -118,12 +123,20 @@ pub struct Link {
     far: Far,
     acknowledgements: Acknowledgements,
     supervision: Supervision,
+    subscriptions: FarSubscriptions,
+    /// Topics of messages that the far broker can refuse.
+    sent_topics: SentTopics,
+    /// By number: whether the far broker has refused a message for this reason.
+    refusals: [bool; Refusal::ALL.len()],
     /// The beginning of a packet of the far broker.
     partial: Vec<u8>,
     /// Packets of the link itself to the far broker.
     to_far: Vec<u8>,
     /// Packets of the link itself to the session.
     to_session: Vec<u8>,
+    /// Memory of packets and topics when the engine counted it last: it does when it lets the link receive something or
+    /// do what is due, and not when it lets the link send.
+    held: usize,
     /// Memory for a topic that is mapped, and for User Properties that are changed.
     topic: String,
     properties: Vec<u8>,
@@ -161,9 +174,13 @@ impl Link {
             far: Far::default(),
             acknowledgements: Acknowledgements::default(),
             supervision: Supervision::default(),
+            subscriptions: FarSubscriptions::default(),
+            sent_topics: SentTopics::default(),
+            refusals: [false; Refusal::ALL.len()],
             partial: Vec::new(),
             to_far: Vec::new(),
             to_session: Vec::new(),
+            held: 0,
             topic: String::new(),
             properties: Vec::new(),
         }
@@ -206,6 +223,11 @@ impl Link {
             }
         };
         plain.append(&mut self.to_session);
+        self.note_held();
+        let outcome = outcome.and_then(|()| match self.to_far.len() > TO_FAR_BYTES_MAX {
+            true => Err(fault("the far broker sends and does not read the answers")),
+            false => Ok(()),
+        });
         outcome.inspect_err(|fault| self.report.end(fault.what.clone()))
     }
 
@@ -254,7 +276,12 @@ impl Link {
             }
             (Phase::Open, PacketType::Disconnect) if version == Version::V5 => {
                 let why = match wire::decode(frame, version) {
-                    Ok(Packet::Disconnect(of)) => explain(of.reason, of.reason_string),
+                    Ok(Packet::Disconnect(of)) => {
+                        if of.reason == ReasonCode::SessionTakenOver {
+                            self.report.tell(Event::TakenOver);
+                        }
+                        explain(of.reason, of.reason_string)
+                    }
                     _ => "DISCONNECT".to_owned(),
                 };
                 Err(fault(format!("the far broker has disconnected: {why}")))
@@ -325,7 +352,7 @@ impl Link {
         self.report.tell(Event::Connected { session_present });
         self.phase = Phase::Open;
         session::open(&self.terms, &self.far, plain);
-        session::subscribe_far(&self.terms, version, &mut self.to_far);
+        self.subscriptions.ask(&self.terms, version, &mut self.to_far);
     }
 
     /// A message of the far broker is published here.
@@ -384,8 +411,7 @@ impl Link {
             self.supervision.note_acknowledged(is_last);
         }
         if matches!(packet_type, PacketType::Puback | PacketType::Pubrec) && ack.reason.is_error() {
-            Counters::note(&self.report.counters.refused);
-            self.report.tell(Event::MessageRefused { code: ack.reason as u8 });
+            self.note_refusal(ack.packet_identifier.get(), ack.reason)?;
         }
         let identifier = ack.packet_identifier.get();
         if packet_type == PacketType::Puback && self.acknowledgements.take_puback(identifier, plain)
@@ -402,18 +428,38 @@ impl Link {
         Ok(())
     }
 
+    /// The far broker has refused a message. Fails if the message stays and is sent again on the next connection, as
+    /// this one awaits no other answer to it.
+    fn note_refusal(&mut self, identifier: u16, reason: ReasonCode) -> Result<(), Fault> {
+        let refusal = Refusal::of(reason);
+        Counters::note(&self.report.counters.refused[refusal as usize]);
+        if !std::mem::replace(&mut self.refusals[refusal as usize], true) {
+            let topic = self.sent_topics.find(identifier).map(str::to_owned);
+            self.report.tell(Event::MessageRefused { refusal, topic });
+        }
+        match refusal.drops() {
+            true => Ok(()),
+            false => Err(fault("the far broker has no quota for a message, which is sent again")),
+        }
+    }
+
     fn take_suback(&mut self, frame: &[u8]) -> Result<(), Fault> {
         let suback = match wire::decode(frame, self.attempt.version) {
             Ok(Packet::Suback(suback)) => suback,
             Ok(_) => return Ok(()),
             Err(violation) => return Err(fault(violation.what())),
         };
-        for ((filter, _), &code) in self.terms.r#in.remote_filters().zip(suback.reasons) {
-            if code >= 0x80 {
-                self.report.tell(Event::FilterRefused { filter: filter.to_owned(), code });
-            }
+        if let Some(event) = self.subscriptions.take_suback(&self.terms, suback.reasons) {
+            self.report.tell(event);
         }
         Ok(())
+    }
+
+    /// Subscribes again to what the far broker has refused.
+    pub fn subscribe_again(&mut self) {
+        if self.phase == Phase::Open {
+            self.subscriptions.ask_again(&self.terms, self.attempt.version, &mut self.to_far);
+        }
     }
 
     /// Whether the link has packets of its own for the far broker.
@@ -431,6 +477,7 @@ impl Link {
         if self.phase != Phase::Open {
             return Ok(());
         }
+        self.note_held();
         match self.supervision.tick() {
             Outcome::Quiet => {}
             Outcome::Ping => {
@@ -446,9 +493,14 @@ impl Link {
         Ok(())
     }
 
-    /// Memory of packets that are not complete, and of packets of the link.
+    /// Memory of packets that are not complete, of packets of the link, and of topics.
     pub fn bytes_held(&self) -> usize {
-        self.partial.capacity() + self.to_far.capacity() + self.to_session.capacity()
+        self.held
+    }
+
+    fn note_held(&mut self) {
+        let own = self.to_far.capacity() + self.to_session.capacity();
+        self.held = self.partial.capacity() + own + self.sent_topics.bytes_held();
     }
 }
 

@@ -16,14 +16,16 @@ mod link;
 pub mod mapping;
 mod path;
 mod report;
+mod sent_topics;
 mod session;
+mod subscriptions;
 mod supervision;
 #[cfg(test)]
 mod tests;
 
 pub use self::far_end::FarEnd;
 pub use self::link::{Attempt, Link, Start, Terms};
-pub use self::report::{Counters, Event, Report};
+pub use self::report::{Counters, Event, Refusal, Report};
 
 /// How the Client Identifiers of the bridges' sessions begin. Other clients may not use them.
 pub const SESSION_PREFIX: &str = "$bridge/";

@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use flume::Sender;
 
 use crate::base::atomic::AtomicU64;
+use crate::wire::ReasonCode;
 
 /// What has happened on a link.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,18 +35,20 @@ pub enum Event {
         /// The reason in words.
         what: String,
     },
-    /// The far broker has refused a subscription.
-    FilterRefused {
-        /// The Topic Filter.
-        filter: String,
-        /// The Reason Code.
-        code: u8,
+    /// The far broker has answered SUBSCRIBE, and refuses filters, or did before.
+    Subscribed {
+        /// The Topic Filters that it refuses, with the Reason Codes.
+        refused: Vec<(String, u8)>,
     },
-    /// The far broker has refused a message, which is dropped.
+    /// The far broker has refused a message: the first one of the connection for this reason.
     MessageRefused {
-        /// The Reason Code.
-        code: u8,
+        /// The reason.
+        refusal: Refusal,
+        /// Its topic there, if it is known; the beginning of a long one.
+        topic: Option<String>,
     },
+    /// Another client has taken the session at the far broker over; the connection ends.
+    TakenOver,
     /// A message came back that had passed this broker, or had passed too many.
     Loop {
         /// Its topic where it came from.
@@ -71,14 +74,78 @@ pub struct Counters {
     pub unmapped: AtomicU64,
     /// Messages larger than the far broker accepts.
     pub too_large: AtomicU64,
-    /// Messages that the far broker has refused.
-    pub refused: AtomicU64,
+    /// Messages that the far broker has refused, by the number of the [`Refusal`].
+    pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Messages that had passed this broker, or too many brokers.
     pub loops: AtomicU64,
     /// Connections that the far broker has accepted.
     pub connects: AtomicU64,
     /// Connections after which the far broker had no session any more.
     pub sessions_lost: AtomicU64,
+}
+
+/// Why a far broker refuses a message: the Reason Codes of PUBACK and PUBREC that are errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Unspecified error, or a Reason Code that is none of PUBACK and PUBREC.
+    Unspecified,
+    /// Implementation specific error.
+    ImplementationSpecific,
+    /// Not authorized.
+    NotAuthorized,
+    /// Topic Name invalid.
+    TopicNameInvalid,
+    /// Packet Identifier in use.
+    PacketIdentifierInUse,
+    /// Quota exceeded.
+    QuotaExceeded,
+    /// Payload format invalid.
+    PayloadFormatInvalid,
+}
+
+impl Refusal {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 7] = [
+        Self::Unspecified,
+        Self::ImplementationSpecific,
+        Self::NotAuthorized,
+        Self::TopicNameInvalid,
+        Self::PacketIdentifierInUse,
+        Self::QuotaExceeded,
+        Self::PayloadFormatInvalid,
+    ];
+
+    /// The refusal of a Reason Code that is an error.
+    pub fn of(reason: ReasonCode) -> Self {
+        match reason {
+            ReasonCode::ImplementationSpecificError => Self::ImplementationSpecific,
+            ReasonCode::NotAuthorized => Self::NotAuthorized,
+            ReasonCode::TopicNameInvalid => Self::TopicNameInvalid,
+            ReasonCode::PacketIdentifierInUse => Self::PacketIdentifierInUse,
+            ReasonCode::QuotaExceeded => Self::QuotaExceeded,
+            ReasonCode::PayloadFormatInvalid => Self::PayloadFormatInvalid,
+            _ => Self::Unspecified,
+        }
+    }
+
+    /// Name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unspecified => "unspecified-error",
+            Self::ImplementationSpecific => "implementation-specific-error",
+            Self::NotAuthorized => "not-authorized",
+            Self::TopicNameInvalid => "topic-name-invalid",
+            Self::PacketIdentifierInUse => "packet-identifier-in-use",
+            Self::QuotaExceeded => "quota-exceeded",
+            Self::PayloadFormatInvalid => "payload-format-invalid",
+        }
+    }
+
+    /// Whether the message is dropped: sent again, it would be refused again, and hold what is behind it. A quota is
+    /// free again at some time.
+    pub fn drops(self) -> bool {
+        self != Self::QuotaExceeded
+    }
 }
 
 impl Counters {

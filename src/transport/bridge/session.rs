@@ -81,9 +81,10 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
     Packet::Connect(connect).encode(attempt.version, out);
 }
 
-/// Appends SUBSCRIBE to the far broker for the `in` rules, if there are any.
-pub(super) fn subscribe_far(terms: &Terms, version: Version, out: &mut Vec<u8>) {
-    let filters: Vec<_> = terms.r#in.remote_filters().collect();
+/// Appends SUBSCRIBE to the far broker for these filters of the `in` rules, by number, if there are any.
+pub(super) fn subscribe_far(terms: &Terms, numbers: &[usize], version: Version, out: &mut Vec<u8>) {
+    let all: Vec<_> = terms.r#in.remote_filters().collect();
+    let filters: Vec<_> = numbers.iter().map(|&number| all[number]).collect();
     subscribe(&filters, Qos::ExactlyOnce, 1, version, out);
 }
 

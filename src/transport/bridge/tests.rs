@@ -1,5 +1,7 @@
 //! What a link does with the packets of both sides.
 
+mod refusals;
+
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -260,18 +262,6 @@ fn each_acknowledgement_is_translated_in_both_directions() {
         let far = between.passes_out(&Packet::Puback(denied));
         assert_eq!(far, encoded(&Packet::Puback(expected), version));
     }
-}
-
-#[test]
-fn an_error_of_the_far_broker_reaches_the_session_and_is_counted() {
-    let mut between = Between::open(Version::V5);
-    for refused in [
-        Packet::Puback(ack(1, ReasonCode::QuotaExceeded)),
-        Packet::Pubrec(ack(2, ReasonCode::NotAuthorized)),
-    ] {
-        assert_eq!(between.passes_in(&refused), encoded(&refused, Version::V5));
-    }
-    assert_eq!(between.counters.refused.load(Ordering::Relaxed), 2);
 }
 
 #[test]

@@ -103,15 +103,22 @@ impl Link {
             self.drop_own(publish, ReasonCode::PacketTooLarge);
         } else {
             Counters::note(&self.report.counters.sent);
-            self.note_sent(publish, qos);
+            self.note_sent(publish, topic, qos);
         }
         self.properties = encoded;
     }
 
-    /// A message was sent with `qos`.
-    fn note_sent(&mut self, publish: &Publish<'_>, qos: Qos) {
+    /// A message was sent on `topic` with `qos`.
+    fn note_sent(&mut self, publish: &Publish<'_>, topic: &str, qos: Qos) {
         if qos != Qos::AtMostOnce {
             self.supervision.note_awaited();
+        }
+        // Before 5.0, a far broker cannot refuse a message.
+        if let Some(identifier) = publish.packet_identifier
+            && qos != Qos::AtMostOnce
+            && self.attempt.version == Version::V5
+        {
+            self.sent_topics.note(identifier.get(), topic);
         }
         if let Some(identifier) = publish.packet_identifier
             && qos != publish.qos
