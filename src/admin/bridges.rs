@@ -29,8 +29,8 @@ struct BridgeList {
 struct Bridge {
     /// Name.
     name: String,
-    /// State: starting, up, degraded (a subscription is refused), down, or conflict (another client uses the Client
-    /// Identifier).
+    /// State: starting, up, degraded (a subscription is refused), down, refused (the name, the password or the Client
+    /// Identifier is), or conflict (another client uses the Client Identifier).
     state: &'static str,
     /// When the state began, in seconds since 1970.
     since_s: u64,

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use crate::wire::ReasonCode;
+
 /// Time in which sessions that are taken over are counted.
 const MINUTE: Duration = Duration::from_secs(60);
 /// Connections in that time that another client has ended, beyond which there is a conflict.
@@ -49,6 +51,25 @@ impl Refused {
         }
         (count > 0).then(|| named.join("; "))
     }
+}
+
+/// Whether a far broker that refuses a connection with this code, of any version, refuses the name, the password or the
+/// Client Identifier: trying again at once changes nothing.
+pub(super) fn is_about_identity(code: u8) -> bool {
+    // Return codes before 5.0: identifier rejected, bad user name or password, not authorized.
+    let is_before_5 = matches!(code, 2 | 4 | 5);
+    let reason = ReasonCode::from_u8(code);
+    is_before_5
+        || matches!(
+            reason,
+            Some(
+                ReasonCode::ClientIdentifierNotValid
+                    | ReasonCode::BadUserNameOrPassword
+                    | ReasonCode::NotAuthorized
+                    | ReasonCode::Banned
+                    | ReasonCode::BadAuthenticationMethod
+            )
+        )
 }
 
 /// Connections that another client with the same Client Identifier has ended.
@@ -109,6 +130,16 @@ mod tests {
         assert!(refused.why().expect("four").ends_with("to d: Not authorized; 1 more"));
         assert_eq!(refused.set_there(Vec::new()), []);
         assert!(!refused.is_any_there() && refused.why().is_some());
+    }
+
+    #[test]
+    fn what_is_refused_because_of_who_connects_is_told_from_what_passes() {
+        for code in [2, 4, 5, 0x85, 0x86, 0x87, 0x8A, 0x8C] {
+            assert!(is_about_identity(code), "{code:#x}");
+        }
+        for code in [1, 3, 0x80, 0x84, 0x88, 0x89, 0x97, 0x9F] {
+            assert!(!is_about_identity(code), "{code:#x}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use flume::{Receiver, RecvTimeoutError};
 use super::backoff::Backoff;
 use super::board::{Board, Standing};
 use super::encryption::Encryption;
-use super::health::{Refused, Takeovers};
+use super::health::{Refused, Takeovers, is_about_identity};
 use super::{dial, identity};
 use crate::base::log_rate::{self, rated};
 use crate::base::secret_file;
@@ -28,6 +28,8 @@ const REGISTRATION: Duration = Duration::from_secs(30);
 const TICKS: u32 = 4;
 /// Time before the far broker is asked again for what it has refused.
 const AGAIN: Duration = Duration::from_secs(60);
+/// Shortest pause after a far broker has refused a name, a password or a Client Identifier.
+const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 /// Return code before 5.0: unacceptable protocol version.
 const VERSION_REFUSED: u8 = 1;
 
@@ -52,6 +54,8 @@ struct Outcome {
     lasted: Option<Duration>,
     /// Another client has taken the session there over.
     is_taken_over: bool,
+    /// It was refused because of the name, the password or the Client Identifier.
+    is_identity_refused: bool,
     /// The version is not supported there.
     is_version_refused: bool,
     /// The reason.
@@ -122,6 +126,10 @@ impl Worker {
             let (state, pause) = match self.is_conflict(&outcome, &mut takeovers) {
                 true => (BridgeState::Conflict, backoff.longest()),
                 false => (BridgeState::Down, backoff.next(identity::random())),
+                false if outcome.is_identity_refused => {
+                    let pause = backoff.next(identity::random()).max(REFUSED_PAUSE);
+                    (BridgeState::Refused, pause)
+                }
             };
             self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });
             let retry_ms = pause.as_millis() as u64;
@@ -272,6 +280,7 @@ impl Worker {
                         Some(format!("the far broker has refused the connection: {what}"));
                 }
                 Ok(Event::Ended { why }) => {
+                    outcome.is_identity_refused = is_about_identity(code);
                     outcome.why = outcome.why.or(why);
                     break;
                 }

@@ -88,11 +88,13 @@ pub enum BridgeState {
     /// It is not connected: another client uses its Client Identifier at the far broker.
     Conflict,
 }
+    /// It is not connected: the far broker has refused its name, its password or its Client Identifier.
+    Refused,
 
 impl BridgeState {
     /// All states.
-    pub const ALL: [Self; 5] =
-        [Self::Starting, Self::Up, Self::Degraded, Self::Down, Self::Conflict];
+    pub const ALL: [Self; 6] =
+        [Self::Starting, Self::Up, Self::Degraded, Self::Down, Self::Refused, Self::Conflict];
 
     /// Whether the far broker has accepted the connection.
     pub fn is_connected(self) -> bool {
@@ -109,4 +111,5 @@ impl BridgeState {
             Self::Conflict => "conflict",
         }
     }
+            Self::Refused => "refused",
 }

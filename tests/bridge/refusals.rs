@@ -60,6 +60,26 @@ fn a_refused_filter_is_subscribed_to_again_after_a_minute_on_the_same_connection
 }
 
 #[test]
+fn a_refused_password_is_a_state_of_its_own_and_is_tried_again_after_a_second_at_least() {
+    let far = Far::new();
+    let near =
+        Site::new(ONE_SETUP).bridge("far", far.address, &format!("version = \"5\"\n{OUT}")).start();
+    for _ in 0..2 {
+        let (mut peer, _) = far.accept();
+        let refused = Instant::now();
+        peer.raw(&[0x20, 3, 0, 0x86, 0]);
+        peer.expect_end();
+        let (mut peer, _) = far.accept();
+        assert!(refused.elapsed() >= Duration::from_secs(1), "{:?}", refused.elapsed());
+        let text = state(&near, "refused");
+        assert!(text.contains("Bad User Name or Password"), "the state says why: {text}");
+        peer.raw(&[0x20, 3, 0, 0x89, 0]);
+        peer.expect_end();
+        state(&near, "down");
+    }
+}
+
+#[test]
 fn a_client_identifier_that_another_broker_uses_is_a_conflict_and_the_bridge_backs_off() {
     at_once(SETUPS.iter().copied(), |setup| {
         let far = Far::new();
