@@ -12,7 +12,7 @@ use super::health::{Refused, Takeovers, is_about_identity};
 use super::{dial, identity};
 use crate::base::log_rate::{self, rated};
 use crate::base::secret_file;
-use crate::config::bridge::{Bridge, Server, Version as Versions};
+use crate::config::bridge::{Bridge, BridgeQueue, Server, Version as Versions};
 use crate::control::bridge::{BridgeDue, BridgeState, BridgeTick, Dialed};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
@@ -81,6 +81,7 @@ impl Worker {
     pub fn run(self) {
         let name = &*self.bridge.name;
         let Some(session_present) = self.register_until_done() else { return };
+        self.bound_queue();
         // A new session uses Packet Identifiers from 1 on, which the far broker may remember from an earlier one.
         let mut begins_anew = !session_present;
         let mut backoff = Backoff::new(&self.bridge.reconnect);
@@ -125,15 +126,16 @@ impl Worker {
             let why = outcome.why.as_deref().unwrap_or("connection lost");
             let (state, pause) = match self.is_conflict(&outcome, &mut takeovers) {
                 true => (BridgeState::Conflict, backoff.longest()),
-                false => (BridgeState::Down, backoff.next(identity::random())),
                 false if outcome.is_identity_refused => {
                     let pause = backoff.next(identity::random()).max(REFUSED_PAUSE);
                     (BridgeState::Refused, pause)
                 }
+                false => (BridgeState::Down, backoff.next(identity::random())),
             };
             self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });
             let retry_ms = pause.as_millis() as u64;
             tracing::warn!(bridge = name, why, retry_ms, "bridge is not connected");
+            self.bound_queue();
             if self.pause(pause) {
                 return;
             }
@@ -264,6 +266,8 @@ impl Worker {
             match events.recv_deadline(again.map_or(next_tick, |again| next_tick.min(again))) {
                 Ok(Event::Connected { session_present }) => {
                     since = Some(Instant::now());
+                    // The session may be a new one.
+                    self.bound_queue();
                     self.tell(Standing {
                         state: BridgeState::Up,
                         server: Some(server.to_string()),
@@ -276,11 +280,11 @@ impl Worker {
                 Ok(Event::Refused { code, what }) => {
                     outcome.is_version_refused = code == VERSION_REFUSED
                         || code == ReasonCode::UnsupportedProtocolVersion as u8;
+                    outcome.is_identity_refused = is_about_identity(code);
                     outcome.why =
                         Some(format!("the far broker has refused the connection: {what}"));
                 }
                 Ok(Event::Ended { why }) => {
-                    outcome.is_identity_refused = is_about_identity(code);
                     outcome.why = outcome.why.or(why);
                     break;
                 }
@@ -298,6 +302,7 @@ impl Worker {
                     }
                     if next_tick <= now {
                         self.tick(BridgeDue::SignOfLife);
+                        self.bound_queue();
                         next_tick = now + interval;
                     }
                 }
@@ -320,6 +325,13 @@ impl Worker {
         let command = EngineCommand::PublishState { topic, payload, reply: to.core(0) };
         // Refused by a core that stops.
         let _ = self.cores.send(0, Command::Engine(command));
+    }
+
+    /// Bounds the queue, if it has bounds of its own, and lets what is too old leave it.
+    fn bound_queue(&self) {
+        if self.bridge.queue != BridgeQueue::default() {
+            self.tick(BridgeDue::Queue(self.bridge.queue));
+        }
     }
 
     /// Lets the connection do what is due.

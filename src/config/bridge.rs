@@ -1,6 +1,7 @@
 //! Bridges: other brokers of which the broker is a client, and the topics that go to them and come from them.
 
 mod check;
+mod queue;
 mod server;
 #[cfg(all(test, feature = "bridge"))]
 mod tests;
@@ -13,6 +14,7 @@ use super::listener::TlsVersion;
 use super::number::between;
 use crate::wire;
 pub(super) use check::check;
+pub use queue::{BridgePolicy, BridgeQueue, Qos0};
 pub use server::Server;
 
 /// One bridge: a connection to another broker.
@@ -71,6 +73,9 @@ pub struct Bridge {
     /// Options of TLS; none: the defaults for servers with TLS.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<BridgeTls>,
+    /// Bounds of the queue.
+    #[serde(default)]
+    pub queue: BridgeQueue,
     /// When a connection is made again.
     #[serde(default)]
     pub reconnect: Reconnect,

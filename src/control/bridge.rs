@@ -2,6 +2,7 @@
 
 use std::net::TcpStream;
 
+use crate::config::bridge::BridgeQueue;
 use crate::control::command::Reply;
 use crate::transport::Transport;
 
@@ -34,6 +35,8 @@ pub enum BridgeDue {
     SignOfLife,
     /// What the far broker has refused is subscribed to again.
     Subscriptions,
+    /// These bounds of the queue hold, whether there is a connection or not, and what is too old leaves it.
+    Queue(BridgeQueue),
 }
 
 /// What is known of a bridge. Counters are since the start of the broker.
@@ -85,11 +88,11 @@ pub enum BridgeState {
     Degraded,
     /// It is not connected.
     Down,
+    /// It is not connected: the far broker has refused its name, its password or its Client Identifier.
+    Refused,
     /// It is not connected: another client uses its Client Identifier at the far broker.
     Conflict,
 }
-    /// It is not connected: the far broker has refused its name, its password or its Client Identifier.
-    Refused,
 
 impl BridgeState {
     /// All states.
@@ -108,8 +111,8 @@ impl BridgeState {
             Self::Up => "up",
             Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Refused => "refused",
             Self::Conflict => "conflict",
         }
     }
-            Self::Refused => "refused",
 }

@@ -3,6 +3,8 @@
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
+use crate::base::metrics::Drop as DropCause;
+use crate::config::bridge::BridgeQueue;
 use crate::control::bridge::{BridgeDue, BridgeTick};
 use crate::engine::connections::connection::{Connection, Phase};
 use crate::engine::listeners::NO_LISTENER;
@@ -79,6 +81,11 @@ impl Engine {
     /// Does what is due on the connection of a bridge, if its session is at home on this core.
     pub(in crate::engine) fn tick_bridge(&mut self, tick: BridgeTick) {
         let BridgeTick { session, due, reply } = tick;
+        if let BridgeDue::Queue(bounds) = due {
+            let found = self.sessions.find(&session);
+            reply.send(found.is_some_and(|id| self.sessions[id].connection.is_some()));
+            return found.map_or((), |session| self.bound_queue(session, bounds));
+        }
         let id = self.sessions.connection_of(&session);
         reply.send(id.is_some());
         let Some(id) = id else { return };
@@ -90,6 +97,7 @@ impl Engine {
                     far_end.link_mut().subscribe_again();
                     Ok(())
                 }
+                BridgeDue::Queue(_) => Ok(()),
             }
         });
         match ticked {
@@ -99,6 +107,18 @@ impl Engine {
                 self.connections.mark_ready(id);
             }
         }
+    }
+}
+
+impl Engine {
+    /// Sets the bounds of a queue, and drops what is too old for them.
+    fn bound_queue(&mut self, session: SessionId, bounds: BridgeQueue) {
+        self.sessions[session].set_own_bounds(bounds);
+        let Some(outbound) = &mut self.sessions[session].outbound else { return };
+        outbound.expire_old(self.now);
+        let expired = outbound.take_swept().expired;
+        self.count_drops(session, DropCause::Expired, expired);
+        self.durability.append_done(&mut self.sessions, session);
     }
 }
 

@@ -1,9 +1,11 @@
 //! The part of the configuration that the engine of a core needs.
 
 use crate::base::limits;
-use crate::config::{Limits, Mqtt, Protection, Settings};
+use crate::config::bridge::BridgeQueue;
+use crate::config::{Limits, Mqtt, Protection, QueuePolicy, Settings};
 use crate::session::client_identifiers;
 use crate::session::outbound::QueueLimits;
+use crate::session::state::Session;
 
 /// Limits and options of an engine. Every core has a copy.
 #[derive(Clone, Debug)]
@@ -19,6 +21,8 @@ pub struct Config {
     pub(super) has_statistics: bool,
     /// Limits of the queue of one session, from `limits` and `protection`.
     pub(super) queue_limits: QueueLimits,
+    /// Which sessions queue QoS 0 messages while their clients are away.
+    queues_qos_0: QueuesQos0,
     /// Whether clients that come, and clients that leave by themselves, are logged.
     pub(super) logs_connections: bool,
     /// Whether the log goes to topics.
@@ -52,6 +56,27 @@ pub(super) struct Announced {
     pub wildcard_subscription_available: bool,
     pub subscription_identifiers_available: bool,
     pub shared_subscription_available: bool,
+}
+
+/// Which sessions queue QoS 0 messages while their clients are away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QueuesQos0 {
+    None,
+    /// Those that a setting of their own says it of, or, without one, that of all.
+    Some,
+    All,
+}
+
+impl QueuesQos0 {
+    fn of(settings: &Settings, all_do: bool) -> Self {
+        let mut bridges = settings.bridges.iter();
+        let differs = bridges.any(|of| of.queue.queues_qos_0().is_some_and(|does| does != all_do));
+        match (differs, all_do) {
+            (true, _) => Self::Some,
+            (false, true) => Self::All,
+            (false, false) => Self::None,
+        }
+    }
 }
 
 impl Announced {
@@ -103,6 +128,7 @@ impl Config {
                 user_bytes_max: protection.queue_bytes_per_user_max,
                 policy: limits.queue_policy,
             },
+            queues_qos_0: QueuesQos0::of(settings, limits.queue_qos0),
             logs_connections: settings.log.connections,
             has_log_topics: settings.log.topics,
             bounds_rates: protection.bounds_rates(),
@@ -144,6 +170,27 @@ impl Config {
             true => &self.announced,
             false => &self.announced_earlier,
         }
+    }
+
+    /// Whether QoS 0 messages to the client of a session are queued while it is away.
+    #[inline]
+    pub(super) fn queues_qos_0(&self, session: &Session) -> bool {
+        match self.queues_qos_0 {
+            QueuesQos0::None => false,
+            QueuesQos0::All => true,
+            QueuesQos0::Some => self.has_queue_for_qos_0(session),
+        }
+    }
+
+    #[cold]
+    fn has_queue_for_qos_0(&self, session: &Session) -> bool {
+        let own = session.own_bounds().and_then(BridgeQueue::queues_qos_0);
+        own.unwrap_or(self.limits.queue_qos0)
+    }
+
+    /// The policy of the queue of a session.
+    pub(super) fn queue_policy(&self, session: &Session) -> QueuePolicy {
+        session.own_bounds().and_then(BridgeQueue::policy).unwrap_or(self.queue_limits.policy)
     }
 
     /// Whether a Client Identifier has the form of those that are assigned.

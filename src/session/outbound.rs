@@ -10,6 +10,7 @@ mod acks;
 mod expired;
 mod judged;
 mod listing;
+mod own_bounds;
 mod queue;
 mod recorded;
 mod shared;

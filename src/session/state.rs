@@ -5,6 +5,7 @@ use smallvec::SmallVec;
 
 use crate::base::clock::Deadline;
 use crate::base::ids::ConnectionId;
+use crate::config::bridge::BridgeQueue;
 use crate::resources::gauges::{Charge, Ledger};
 use crate::resources::users::Membership;
 use crate::session::inbound::Inbound;
@@ -72,6 +73,8 @@ pub struct SessionExtra {
     pub is_without_user: bool,
     /// Rules have changed while the client was away.
     pub is_unjudged: bool,
+    /// Bounds of its queue that are not those of all sessions: a bridge has them.
+    pub own_bounds: Option<Box<BridgeQueue>>,
     /// The session has ended: its place stays taken until the index has none of its subscriptions.
     pub is_over: bool,
 }
@@ -120,6 +123,9 @@ fn new_outbound(window: u16, extra: Option<&SessionExtra>, ledger: &Ledger) -> B
     if let Some(membership) = extra.and_then(|extra| extra.membership.as_ref()) {
         outbound.assign_to_user(membership);
     }
+    if let Some(bounds) = extra.and_then(|extra| extra.own_bounds.as_deref()) {
+        outbound.set_own_bounds(*bounds);
+    }
     outbound
 }
 
@@ -157,6 +163,19 @@ impl Session {
             outbound.assign_to_user(&membership);
         }
         self.extra.get_or_insert_default().membership = Some(membership);
+    }
+
+    /// Bounds of the queue from now on, instead of those of all sessions.
+    pub fn set_own_bounds(&mut self, bounds: BridgeQueue) {
+        if let Some(outbound) = &mut self.outbound {
+            outbound.set_own_bounds(bounds);
+        }
+        self.extra.get_or_insert_default().own_bounds = Some(Box::new(bounds));
+    }
+
+    /// Bounds of the queue that are not those of all sessions.
+    pub fn own_bounds(&self) -> Option<&BridgeQueue> {
+        self.extra.as_ref()?.own_bounds.as_deref()
     }
 
     /// The user that the session counts for, where that is bounded.

@@ -73,6 +73,11 @@ impl Far {
         }
     }
 
+    /// Ends the connections that wait: those of a broker that was killed.
+    pub fn forget(&self) {
+        while uninterrupted(|| self.listener.accept()).is_ok() {}
+    }
+
     /// The first connection only ends a session that there may be from before.
     #[track_caller]
     pub fn discard(&self) {

@@ -18,6 +18,7 @@ mod passing;
 #[path = "../crash/publisher.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod publisher;
+mod queue;
 mod refusals;
 mod silence;
 mod stand_in;

@@ -80,6 +80,7 @@ impl Bridge {
         if u64::from(reconnect.first_ms) > u64::from(reconnect.most_s) * 1_000 {
             return Err("reconnect.first_ms is longer than reconnect.most_s".to_owned());
         }
+        self.queue.check()?;
         self.check_rules()
     }
 

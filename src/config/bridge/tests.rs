@@ -40,6 +40,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         retained: Retained::Initial,
         hops_max: 8,
         tls: None,
+        queue: super::BridgeQueue::default(),
         reconnect: Reconnect { first_ms: 500, most_s: 60, stable_s: 30 },
         outgoing: vec![OutRule {
             filter: "#".to_owned(),
@@ -123,7 +124,7 @@ fn the_documentation_and_the_documented_file_list_every_key_of_a_bridge_with_its
     let written = crate::config::serializer::to_table(&defaults).expect("a table");
     let (example, written) = (table_of(&table["bridges"][0]), table_of(&written["bridges"][0]));
     check_rows(section, &written);
-    for part in ["tls", "reconnect"] {
+    for part in ["tls", "queue", "reconnect"] {
         check_rows(section, &table_of(&written[part]));
         assert_eq!(example[part], written[part], "a key is missing from deploy/broker.toml");
     }
@@ -168,6 +169,16 @@ fn what_is_wrong_with_a_bridge_is_said() {
             SERVERS,
             "[bridges.reconnect]\nfirst_ms = 2000\nmost_s = 1\n[[bridges.out]]\nfilter = \"#\"",
             "first_ms",
+        ),
+        (
+            SERVERS,
+            "[bridges.queue]\nexpiry_s = 1\npolicy = \"keep-latest\"\n[[bridges.out]]\nfilter = \"#\"",
+            "queue.expiry_s",
+        ),
+        (
+            SERVERS,
+            "[bridges.queue]\npolicy = \"disconnect\"\n[[bridges.out]]\nfilter = \"#\"",
+            "unknown variant `disconnect`",
         ),
         (SERVERS, "[[bridges.out]]\nfilter = \"a/#/b\"", "no Topic Filter: a wildcard must"),
         (SERVERS, "[[bridges.in]]\nfilter = \"\"", "no Topic Filter: empty"),

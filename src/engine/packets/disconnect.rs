@@ -87,7 +87,7 @@ impl Engine {
         self.router.set_connected(index, &self.sessions[index].subscriptions, false);
         let session = &mut self.sessions[index];
         // They do not outlive the connection, unless they are queued for a client that is away.
-        let stays = self.config.limits.queue_qos0 && session.is_persistent();
+        let stays = self.config.queues_qos_0(session) && session.is_persistent();
         let outbound = session.outbound.as_mut().filter(|_| !stays);
         let dropped = outbound.map_or(0, |outbound| outbound.drop_qos_0());
         self.count_drops(index, DropCause::Offline, dropped);

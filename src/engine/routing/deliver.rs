@@ -161,7 +161,7 @@ impl Engine {
         }
         let qos = draft.content.qos.min(recipient.qos);
         let Some(id) = session.connection else {
-            let is_queued = qos != Qos::AtMostOnce || self.config.limits.queue_qos0;
+            let is_queued = qos != Qos::AtMostOnce || self.config.queues_qos_0(session);
             if is_queued && !session.is_over() {
                 self.enqueue(recipient, draft, shared);
             }
@@ -185,7 +185,8 @@ impl Engine {
         } else if is_open && is_dropped {
             let topic = Some(draft.content.topic);
             self.count_drops_of(recipient.session, DropCause::OutboxFull, 1, topic);
-            if self.config.queue_limits.policy == QueuePolicy::Disconnect {
+            let policy = self.config.queue_policy(&self.sessions[recipient.session]);
+            if policy == QueuePolicy::Disconnect {
                 self.connections.close_later(id, ReasonCode::QuotaExceeded, Cause::QueueFull);
             }
         } else {
@@ -309,7 +310,6 @@ impl Engine {
         let outbound = session.outbound_mut(window, self.memory.ledger());
         let held = outbound.queue_room_bytes();
         let limits = &self.config.queue_limits;
-        let policy = limits.policy;
         let outcome = outbound.push(delivery, limits, connection.is_some(), self.now);
         let swept = outbound.take_swept();
         // Many queues that grow in one turn take megabytes of new memory.
@@ -318,6 +318,7 @@ impl Engine {
         match outcome {
             Queued::Kept => {}
             Queued::Dropped(cause) => {
+                let policy = self.config.queue_policy(&self.sessions[recipient.session]);
                 // Otherwise an older message was dropped, on any topic.
                 let is_of_topic = cause == DropCause::Superseded
                     || matches!(policy, QueuePolicy::DropNewest | QueuePolicy::Disconnect);

@@ -222,7 +222,7 @@ impl Engine {
         for recipient in each {
             let session = &self.sessions[recipient.session];
             let Some(id) = session.connection else {
-                if self.config.limits.queue_qos0 {
+                if self.config.queues_qos_0(session) {
                     self.queue_batch(recipient, version_of(session.class), batch);
                 }
                 continue;
@@ -323,7 +323,9 @@ impl Engine {
         }
         self.count_drops(session, DropCause::PacketTooLarge, too_large);
         self.count_drops(session, DropCause::OutboxFull, too_many);
-        if too_many > 0 && self.config.queue_limits.policy == QueuePolicy::Disconnect {
+        if too_many > 0
+            && self.config.queue_policy(&self.sessions[session]) == QueuePolicy::Disconnect
+        {
             self.connections.close_later(id, ReasonCode::QuotaExceeded, Cause::QueueFull);
         }
     }

@@ -5,6 +5,7 @@
 //! stays, *hollow*, until many places are hollow, so that each costs little wherever it was. After a complete
 //! search it is known when the next message expires, and nothing is searched before.
 
+use super::own_bounds::OwnBounds;
 use super::queue::{LATEST_BYTES, Queue};
 use super::{Delivery, Gone};
 use crate::base::clock::{Deadline, Now};
@@ -29,7 +30,9 @@ pub(super) struct Sweep {
     /// Where the scan continues, as a number of a message as in `latest`; none when all were checked.
     at: Option<u64>,
     /// How many messages were dropped and checked since the last [`Queue::take_swept`].
-    swept: Swept,
+    pub(super) swept: Swept,
+    /// Bounds of the queue that are not those of all sessions.
+    pub(super) own: Option<Box<OwnBounds>>,
 }
 
 /// Counts of a scan for expired messages.
@@ -42,7 +45,7 @@ pub struct Swept {
 }
 
 impl Sweep {
-    fn new(ledger: &Ledger) -> Self {
+    pub(super) fn new(ledger: &Ledger) -> Self {
         let content = Content {
             topic: "",
             payload: &[],
@@ -56,6 +59,20 @@ impl Sweep {
             next: Deadline::at_us(u64::MAX),
             at: Some(0),
             swept: Swept::default(),
+            own: None,
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.own.as_ref().map_or(0, |own| own.bytes())
+    }
+
+    /// A message has come into the queue.
+    #[inline]
+    pub(super) fn note_expiry(&mut self, message: &Message) {
+        if let Some(deadline) = message.expires() {
+            self.next = self.next.min(deadline);
         }
     }
 
@@ -131,6 +148,7 @@ impl Queue {
         let (backlog, looked_at) =
             (self.backlog, sweep.at.map(|at| at.saturating_sub(self.left) as usize));
         let (mut place, mut gone_of_looked_at) = (0, 0);
+        let hollow_places = sweep.hollow_places as u64;
         self.messages.retain(|delivery| {
             let is_hollow = delivery.message.is_hollow();
             if is_hollow {
@@ -142,6 +160,7 @@ impl Queue {
         });
         sweep.at = looked_at.map(|to| self.left + (to - gone_of_looked_at) as u64);
         sweep.hollow_places = 0;
+        self.note_removed(hollow_places);
         self.unjudged = self.unjudged.min(self.messages.len());
         if !self.latest.is_empty() {
             self.renumber();
@@ -163,8 +182,15 @@ impl Queue {
     /// A message has come into the queue.
     #[inline]
     pub(super) fn note_expiry(&mut self, message: &Message) {
-        if let (Some(sweep), Some(deadline)) = (&mut self.sweep, message.expires()) {
-            sweep.next = sweep.next.min(deadline);
+        if let Some(sweep) = &mut self.sweep {
+            sweep.note_expiry(message);
+        }
+    }
+
+    /// So many messages have left from within the queue.
+    pub(super) fn note_removed(&mut self, messages: u64) {
+        if let Some(own) = self.sweep.as_mut().and_then(|sweep| sweep.own.as_mut()) {
+            own.note_removed(messages);
         }
     }
 

@@ -161,7 +161,7 @@ impl Queue {
     pub fn heap_bytes(&self) -> usize {
         self.messages.capacity() * size_of::<Delivery>()
             + self.latest_bytes
-            + self.sweep.as_ref().map_or(0, |_| size_of::<Sweep>())
+            + self.sweep.as_ref().map_or(0, |sweep| sweep.bytes())
     }
 
     /// From now on, queued messages count for this user too.
@@ -180,7 +180,21 @@ impl Queue {
     }
 
     /// Adds a message. What has expired makes room first, then what the policy names.
+    #[inline]
     pub fn push(
+        &mut self,
+        delivery: Delivery,
+        limits: &QueueLimits,
+        online: bool,
+        now: Now,
+        gone: &mut Gone,
+    ) -> Queued {
+        self.push_within::<true>(delivery, limits, online, now, gone)
+    }
+
+    /// Adds a message within these limits, unless the queue `MAY_HAVE_OWN` bounds, and has.
+    #[inline]
+    pub(super) fn push_within<const MAY_HAVE_OWN: bool>(
         &mut self,
         delivery: Delivery,
         limits: &QueueLimits,
@@ -195,6 +209,9 @@ impl Queue {
             return Queued::Dropped(DropCause::Superseded);
         }
         while let Some(cause) = self.is_full(bytes, limits) {
+            if MAY_HAVE_OWN && self.has_own_bounds() {
+                return self.push_within_own(delivery, limits, online, now, gone);
+            }
             if std::mem::take(&mut may_expire) && self.expire(now, gone) {
                 continue;
             }
@@ -227,8 +244,19 @@ impl Queue {
                 self.latest_bytes += LATEST_BYTES + topic.len();
             }
         }
-        self.push_back(delivery);
-        outcome
+        self.count.add(delivery.weight());
+        self.qos_0 += usize::from(delivery.qos == Qos::AtMostOnce);
+        let Some(sweep) = &mut self.sweep else {
+            self.messages.push_back(delivery);
+            return outcome;
+        };
+        sweep.note_expiry(&delivery.message);
+        let has_own = MAY_HAVE_OWN && sweep.own.is_some();
+        self.messages.push_back(delivery);
+        match has_own {
+            true => self.push_again(outcome, limits, online, now, gone),
+            false => outcome,
+        }
     }
 
     /// Why there is no room for so many bytes more, if there is none.
@@ -323,6 +351,7 @@ impl Queue {
                 is_kept
             });
             (self.qos_0, self.backlog, self.backlog_bytes) = (0, 0, 0);
+            self.note_removed(dropped);
             if !self.latest.is_empty() {
                 self.renumber();
             }
