@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
+use std::path::Path;
 use std::time::Duration;
 
 use socket2::{Domain, SockRef, Socket, TcpKeepalive, Type};
@@ -13,6 +14,9 @@ const ANSWER: Duration = Duration::from_secs(5);
 
 /// Connects to the first address of a server that answers. Blocks.
 pub(super) fn connect(server: &Server, bridge: &Bridge) -> io::Result<TcpStream> {
+    if let Some(path) = server.unix_path() {
+        return connect_unix(path);
+    }
     let from = bridge.bind.parse::<IpAddr>().ok();
     let mut outcome = Err(io::Error::new(
         io::ErrorKind::NotFound,
@@ -46,6 +50,20 @@ fn connect_from(from: IpAddr, to: SocketAddr) -> io::Result<TcpStream> {
         .map_err(|error| io::Error::new(error.kind(), format!("bind {from}: {error}")))?;
     socket.connect_timeout(&to.into(), ANSWER)?;
     Ok(socket.into())
+}
+
+/// Connects to a Unix socket. The type is that of TCP: reading, writing and shutting down are alike.
+#[cfg(unix)]
+fn connect_unix(path: &Path) -> io::Result<TcpStream> {
+    let socket = std::os::unix::net::UnixStream::connect(path)?;
+    socket.set_nonblocking(true)?;
+    Ok(std::os::fd::OwnedFd::from(socket).into())
+}
+
+/// The configuration refuses it.
+#[cfg(not(unix))]
+fn connect_unix(_path: &Path) -> io::Result<TcpStream> {
+    Err(io::ErrorKind::Unsupported.into())
 }
 
 /// Both ends of a connection of this broker with itself.

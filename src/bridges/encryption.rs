@@ -1,4 +1,5 @@
-//! TLS of a bridge: files that are read for each connection, so that new certificates need no restart.
+//! Layers of a bridge's connection: TLS, whose files are read for each connection, so that new certificates need no
+//! restart, and WebSocket.
 
 use crate::config::bridge::{Bridge, Server};
 use crate::transport::bridge::{FarEnd, Link};
@@ -32,6 +33,14 @@ impl<'a> Encryption<'a> {
 
     /// Begins a connection to a server.
     pub fn begin(&self, server: &Server, link: Link) -> Result<FarEnd, String> {
+        let far_end = self.encrypt(server, link)?;
+        match server.websocket_request() {
+            Some((host, path)) => far_end.over_websocket(&host, path),
+            None => Ok(far_end),
+        }
+    }
+
+    fn encrypt(&self, server: &Server, link: Link) -> Result<FarEnd, String> {
         #[cfg(feature = "tls")]
         if let Some(config) = self.config.as_ref().filter(|_| server.has_tls) {
             let named = self.bridge.tls.as_ref().map(|tls| tls.server_name.as_str());

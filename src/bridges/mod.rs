@@ -3,10 +3,10 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `worker` | the thread of a bridge: registration of its session, attempts, pauses, signs of life |
-//! | `dial` | one connection: names, addresses, TCP |
+//! | `dial` | one connection: names, addresses, TCP and Unix sockets |
 //! | `board` | what is known of a bridge |
 //! | `backoff` | how long to wait before the next attempt |
-//! | `encryption` | TLS to the far broker |
+//! | `encryption` | TLS and WebSocket to the far broker |
 //! | `health` | refused subscriptions, and sessions that others take over |
 //! | `identity` | the identifier of this broker in the path of messages |
 //!

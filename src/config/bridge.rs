@@ -15,7 +15,7 @@ use super::number::between;
 use crate::wire;
 pub(super) use check::check;
 pub use queue::{BridgePolicy, BridgeQueue, Qos0};
-pub use server::Server;
+pub use server::{Server, Way};
 
 /// One bridge: a connection to another broker.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]

@@ -142,9 +142,7 @@ impl Request {
         if BASE64_STANDARD.decode(key).map_or(0, |nonce| nonce.len()) != 16 {
             return Err(bad("Sec-WebSocket-Key is not 16 bytes in Base64"));
         }
-        let mut hash = sha1_smol::Sha1::from(key);
-        hash.update(KEY_SUFFIX.as_bytes());
-        let accept = BASE64_STANDARD.encode(hash.digest().bytes());
+        let accept = accept_of(key);
         let answer = format!(
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
              Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: {subprotocol}\r\n\r\n"
@@ -169,8 +167,15 @@ impl Request {
     }
 }
 
+/// The proof that a server has read a client's key (RFC 6455, 4.2.2).
+pub(super) fn accept_of(key: &str) -> String {
+    let mut hash = sha1_smol::Sha1::from(key);
+    hash.update(KEY_SUFFIX.as_bytes());
+    BASE64_STANDARD.encode(hash.digest().bytes())
+}
+
 /// The end of the first empty line that follows the end of another line: where a request ends.
-fn end_of_empty_line(bytes: &[u8]) -> Option<usize> {
+pub(super) fn end_of_empty_line(bytes: &[u8]) -> Option<usize> {
     let mut ends =
         bytes.iter().enumerate().filter(|&(_, &byte)| byte == b'\n').map(|(at, _)| at + 1);
     ends.find_map(|end| match &bytes[end..] {
@@ -200,7 +205,7 @@ fn forwarded_for(fields: &[httparse::Header<'_>], rules: &Rules) -> Option<Socke
 }
 
 /// The first value of a header field.
-fn value<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> Option<&'a str> {
+pub(super) fn value<'a>(fields: &'a [httparse::Header<'a>], name: &str) -> Option<&'a str> {
     let field = fields.iter().find(|field| field.name.eq_ignore_ascii_case(name))?;
     // A value that is not UTF-8 matches nothing.
     Some(std::str::from_utf8(field.value).unwrap_or("?"))
@@ -230,7 +235,7 @@ impl NotGranted {
 }
 
 /// The elements of a header field that is a list, from all its lines.
-fn tokens<'a>(
+pub(super) fn tokens<'a>(
     fields: &'a [httparse::Header<'a>],
     name: &'static str,
 ) -> impl Iterator<Item = &'a str> {

@@ -15,7 +15,7 @@ const CONTROL_BYTES_MAX: u64 = 125;
 const HEAD_BYTES_MAX: usize = 14;
 
 /// Close codes (7.4.1).
-mod code {
+pub(super) mod code {
     pub const NORMAL: u16 = 1_000;
     pub const PROTOCOL_ERROR: u16 = 1_002;
     pub const UNSUPPORTED_DATA: u16 = 1_003;
@@ -49,7 +49,7 @@ enum Phase {
     /// The request is incomplete.
     Request(Request),
     /// The request was accepted.
-    Frames(Frames),
+    Frames(Frames<MASKED>),
     /// The request was refused, or the client has closed.
     Over,
 }
@@ -95,12 +95,12 @@ impl WebSocket {
             Ok(Some(code)) => {
                 self.close_code = code;
                 received.is_ended = true;
-                frames.is_over = true;
+                frames.end();
                 Ok(())
             }
             Err((code, what)) => {
                 self.close_code = code;
-                frames.is_over = true;
+                frames.end();
                 Err(Fault { layer: Layer::WebSocket, what: what.to_owned() })
             }
         }
@@ -110,7 +110,7 @@ impl WebSocket {
     pub(super) fn bytes_held(&self) -> usize {
         match &self.phase {
             Phase::Request(request) => request.bytes_held(),
-            Phase::Frames(frames) => frames.payload.as_ref().map_or(0, |of| of.control.capacity()),
+            Phase::Frames(frames) => frames.bytes_held(),
             Phase::Over => 0,
         }
     }
@@ -168,9 +168,12 @@ pub(super) fn write_head(opcode: u8, bytes: usize, out: &mut Vec<u8>) {
     }
 }
 
-/// Frames of a client, of which the last may be incomplete.
+/// Frames of a client have a mask, those of a server have none (5.1).
+pub(super) const MASKED: bool = true;
+
+/// Frames of the other end, of which the last may be incomplete. `HAS_MASK` if that end is a client.
 #[derive(Debug, Default)]
-struct Frames {
+pub(super) struct Frames<const HAS_MASK: bool> {
     /// The incomplete header of the next frame.
     head: [u8; HEAD_BYTES_MAX],
     head_bytes: u8,
@@ -192,11 +195,21 @@ struct Payload {
 }
 
 /// Reason to close the connection: the close code, and the text of the log.
-type Wrong = (u16, &'static str);
+pub(super) type Wrong = (u16, &'static str);
 
-impl Frames {
-    /// Processes received bytes. Returns a code when the client closes.
-    fn take(
+impl<const HAS_MASK: bool> Frames<HAS_MASK> {
+    /// Ignores further input.
+    pub(super) fn end(&mut self) {
+        self.is_over = true;
+    }
+
+    /// Memory of an incomplete control frame.
+    pub(super) fn bytes_held(&self) -> usize {
+        self.payload.as_ref().map_or(0, |of| of.control.capacity())
+    }
+
+    /// Processes received bytes. Returns a code when the other end closes.
+    pub(super) fn take(
         &mut self,
         mut bytes: &[u8],
         plain: &mut Vec<u8>,
@@ -209,7 +222,7 @@ impl Frames {
         loop {
             if self.payload.is_none() {
                 let have = usize::from(self.head_bytes);
-                let need = head_need(&self.head[..have]);
+                let need = head_need::<HAS_MASK>(&self.head[..have]);
                 if have < need {
                     if bytes.is_empty() {
                         return Ok(None);
@@ -233,7 +246,9 @@ impl Frames {
             };
             let begin = to.len();
             to.extend_from_slice(part);
-            unmask(&mut to[begin..], payload.mask);
+            if HAS_MASK {
+                apply_mask(&mut to[begin..], payload.mask);
+            }
             payload.mask.rotate_left(taken % 4);
             payload.left -= taken as u64;
             if payload.left > 0 {
@@ -257,8 +272,10 @@ impl Frames {
         if head[0] & 0x70 != 0 {
             return wrong("a frame with reserved bits set, without an extension");
         }
-        if head[1] & 0x80 == 0 {
-            return wrong("a frame without a mask from a client");
+        match (HAS_MASK, head[1] & 0x80 != 0) {
+            (true, false) => return wrong("a frame without a mask from a client"),
+            (false, true) => return wrong("a frame with a mask from a server"),
+            _ => {}
         }
         let (length, is_shortest) = match head[1] & 0x7F {
             126 => {
@@ -291,19 +308,23 @@ impl Frames {
             }
             _ => return wrong("a frame with an unknown opcode"),
         }
-        let mask = head[bytes - 4..].try_into().expect("four bytes");
+        let mask = match HAS_MASK {
+            true => head[bytes - 4..].try_into().expect("four bytes"),
+            false => [0; 4],
+        };
         Ok(Payload { opcode, left: length, mask, control: Vec::new() })
     }
 }
 
-/// Length of a header that begins with these bytes. A header without a mask is refused after two bytes.
-fn head_need(head: &[u8]) -> usize {
+/// Length of a header that begins with these bytes.
+fn head_need<const HAS_MASK: bool>(head: &[u8]) -> usize {
+    let mask = if HAS_MASK { 4 } else { 0 };
     match head {
         [] | [_] => 2,
         [_, length, ..] => match length & 0x7F {
-            126 => 2 + 2 + 4,
-            127 => 2 + 8 + 4,
-            _ => 2 + 4,
+            126 => 2 + 2 + mask,
+            127 => 2 + 8 + mask,
+            _ => 2 + mask,
         },
     }
 }
@@ -324,8 +345,8 @@ fn close_code(payload: &[u8]) -> Result<u16, Wrong> {
     }
 }
 
-/// Removes the mask (5.3), eight bytes at a time, which compilers vectorize.
-fn unmask(bytes: &mut [u8], mask: [u8; 4]) {
+/// Adds or removes a mask (5.3), eight bytes at a time, which compilers vectorize.
+pub(super) fn apply_mask(bytes: &mut [u8], mask: [u8; 4]) {
     let [a, b, c, d] = mask;
     let wide = u64::from_ne_bytes([a, b, c, d, a, b, c, d]);
     let (eights, rest) = bytes.as_chunks_mut::<8>();

@@ -25,7 +25,7 @@ fn frame(first: u8, payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     frame.extend_from_slice(&mask);
     let begin = frame.len();
     frame.extend_from_slice(payload);
-    unmask(&mut frame[begin..], mask);
+    apply_mask(&mut frame[begin..], mask);
     frame
 }
 

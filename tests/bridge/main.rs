@@ -31,6 +31,7 @@ mod support;
 mod terms;
 #[path = "../support/uninterrupted.rs"]
 mod uninterrupted;
+mod ways;
 mod witness;
 
 use std::net::{SocketAddr, TcpListener};

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use shards::{TOPIC_BYTES_MAX, TopicFilter, has_wildcard};
 
+use super::server::Way;
 use super::{Bridge, BridgeTls, InRule, OutRule, Version, is_of_broker};
 
 /// Bridges at most.
@@ -91,8 +92,14 @@ impl Bridge {
             ));
         }
         if !self.servers.iter().all(|server| server.has_tls == self.has_tls()) {
-            return Err("servers: mqtt and mqtts are mixed, so that a connection without TLS could take the place of \
-                        one with TLS; use one of them"
+            return Err("servers: some use TLS (mqtts, wss) and some do not (mqtt, ws, unix), so that a connection \
+                        without TLS could take the place of one with it; use TLS for all, or for none"
+                .to_owned());
+        }
+        let has_websocket =
+            self.servers.iter().any(|server| matches!(server.way, Way::WebSocket(_)));
+        if has_websocket && !cfg!(feature = "websocket") {
+            return Err("servers: this broker was built without WebSocket; build it with --features websocket"
                 .to_owned());
         }
         if let Some(twice) =
@@ -102,7 +109,7 @@ impl Bridge {
         }
         match (&self.tls, self.has_tls()) {
             (Some(_), false) => Err(
-                "[bridges.tls] is present, but the servers are not mqtts://; write mqtts, or remove the table"
+                "[bridges.tls] is present, but the servers are not mqtts:// or wss://; write mqtts or wss, or remove the table"
                     .to_owned(),
             ),
             (_, true) if !cfg!(feature = "tls") => Err(

@@ -140,12 +140,18 @@ fn the_documentation_and_the_documented_file_list_every_key_of_a_bridge_with_its
 fn what_is_wrong_with_a_bridge_is_said() {
     assert_eq!(error(SERVERS, OUT), "");
     let tls = "servers = [\"mqtts://h\"]";
+    let websocket = error("servers = [\"ws://h\", \"mqtt://h\"]", OUT);
+    match cfg!(feature = "websocket") {
+        true => assert_eq!(websocket, ""),
+        false => assert!(websocket.contains("built without WebSocket"), "{websocket}"),
+    }
     let cases = [
         ("", OUT, "missing field `servers`"),
         ("servers = []", OUT, "1 to 16 servers"),
         ("servers = [\"mqtt://h\", \"mqtt://h:1883\"]", OUT, "mqtt://h:1883 is named twice"),
-        ("servers = [\"mqtt://h\", \"mqtts://h\"]", OUT, "mqtt and mqtts are mixed"),
-        ("servers = [\"wss://h\"]", OUT, "not supported: use mqtt or mqtts"),
+        ("servers = [\"mqtt://h\", \"mqtts://h\"]", OUT, "use TLS for all, or for none"),
+        ("servers = [\"ws://h\", \"wss://h\"]", OUT, "use TLS for all, or for none"),
+        ("servers = [\"tcp://h\"]", OUT, "not supported: use mqtt, mqtts, ws"),
         ("servers = [\"mqtt://h\"]\nserver = 1", OUT, "unknown field `server`"),
         ("servers = [\"mqtt://h\"]\nversion = \"4\"", OUT, "unknown variant `4`"),
         ("servers = [\"mqtt://h\"]\nretained = \"no\"", OUT, "unknown variant `no`"),
@@ -164,7 +170,11 @@ fn what_is_wrong_with_a_bridge_is_said() {
         ("servers = [\"mqtt://h\"]\nreceive_maximum = 65536", OUT, "65536 is not from 0 to 65535"),
         ("servers = [\"mqtt://h\"]\npacket_bytes_max = -1", OUT, "-1 is not from 0 to 268435460"),
         (SERVERS, "", "name topics in [[bridges.out]] or [[bridges.in]]"),
-        (SERVERS, "[bridges.tls]\n[[bridges.out]]\nfilter = \"#\"", "servers are not mqtts"),
+        (
+            SERVERS,
+            "[bridges.tls]\n[[bridges.out]]\nfilter = \"#\"",
+            "servers are not mqtts:// or wss",
+        ),
         (
             SERVERS,
             "[bridges.reconnect]\nfirst_ms = 2000\nmost_s = 1\n[[bridges.out]]\nfilter = \"#\"",

@@ -1,6 +1,7 @@
-//! The way to a far broker: TLS, if there is some, and the link.
+//! The way to a far broker: TLS and WebSocket, if they are used, and the link.
 
 use super::Link;
+use super::websocket::ClientWebSocket;
 use crate::base::limits;
 use crate::base::send_buffer::SendBuffer;
 use crate::transport::tls::ClientTls;
@@ -10,6 +11,7 @@ use crate::transport::{Fault, Received};
 #[derive(Debug)]
 pub struct FarEnd {
     tls: Option<Box<ClientTls>>,
+    websocket: Option<Box<ClientWebSocket>>,
     link: Link,
     /// Bytes of TLS for the socket, sent before all others.
     said: Vec<u8>,
@@ -18,13 +20,19 @@ pub struct FarEnd {
 impl FarEnd {
     /// A connection without TLS.
     pub fn plain(link: Link) -> Self {
-        Self { tls: None, link, said: Vec::new() }
+        Self { tls: None, websocket: None, link, said: Vec::new() }
     }
 
     /// A connection with TLS, whose first bytes are `said`.
     #[cfg(feature = "tls")]
     pub fn encrypted(link: Link, tls: ClientTls, said: Vec<u8>) -> Self {
-        Self { tls: Some(Box::new(tls)), link, said }
+        Self { tls: Some(Box::new(tls)), websocket: None, link, said }
+    }
+
+    /// The same connection with WebSocket. `host` and `path` are those of the request.
+    pub fn over_websocket(self, host: &str, path: &str) -> Result<Self, String> {
+        let websocket = Some(Box::new(ClientWebSocket::begin(host, path)?));
+        Ok(Self { websocket, ..self })
     }
 
     /// The link.
@@ -47,12 +55,12 @@ impl FarEnd {
     ) -> Result<Received, Fault> {
         let mut received = Received::default();
         let Some(tls) = &mut self.tls else {
-            self.link.receive(bytes, plain)?;
+            self.hear(bytes, plain, &mut received)?;
             return Ok(received);
         };
         let outcome = tls.receive(bytes, records, between, &mut self.said, &mut received);
         // Input before a failure is processed first.
-        let heard = self.link.receive(between, plain);
+        let heard = self.hear(between, plain, &mut received);
         between.clear();
         // Counted for listeners only.
         (received.handshake, received.certificate_valid_for) = (None, None);
@@ -61,19 +69,53 @@ impl FarEnd {
         Ok(received)
     }
 
-    /// Whether nothing can be sent yet, because a TLS handshake is in progress.
-    pub fn is_handshaking(&self) -> bool {
+    /// Processes bytes above TLS.
+    fn hear(
+        &mut self,
+        bytes: &[u8],
+        plain: &mut Vec<u8>,
+        received: &mut Received,
+    ) -> Result<(), Fault> {
+        let Self { websocket: Some(websocket), link, .. } = self else {
+            return self.link.receive(bytes, plain);
+        };
+        let frames = &mut received.frames;
+        let outcome = websocket.receive(bytes, frames, |mqtt| link.receive(mqtt, plain));
+        match outcome {
+            Ok(Some(code)) => {
+                link.end(format!("the far broker has closed the WebSocket with code {code}"));
+                received.is_ended = true;
+            }
+            Ok(None) => {}
+            Err(fault) => {
+                link.end(fault.what.clone());
+                return Err(fault);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether no MQTT can be sent yet, because a handshake is in progress.
+    fn is_handshaking(&self) -> bool {
+        self.has_tls_handshake() || self.websocket.as_ref().is_some_and(|of| !of.is_open())
+    }
+
+    fn has_tls_handshake(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
     }
 
     /// Whether nothing can be sent any more.
     pub fn is_broken(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.is_over())
+            || self.websocket.as_ref().is_some_and(|of| of.is_broken())
     }
 
     /// Whether a layer has bytes to send.
     pub fn has_something_to_say(&self) -> bool {
-        !self.said.is_empty() || !self.is_handshaking() && self.link.has_something_to_say()
+        let of_websocket = self.websocket.as_ref().is_some_and(|of| of.has_something_to_say());
+        !self.said.is_empty()
+            || !self.has_tls_handshake() && of_websocket
+            || !self.is_handshaking() && self.link.has_something_to_say()
     }
 
     /// Turns packets of the engine into bytes for the socket. `spare` is an empty buffer; the buffer that is not used
@@ -84,8 +126,15 @@ impl FarEnd {
         mut spare: SendBuffer,
         scratch: &mut Vec<u8>,
     ) -> (SendBuffer, SendBuffer) {
-        if !self.is_handshaking() {
-            self.link.wrap(&mut mqtt, scratch);
+        match self.is_handshaking() {
+            false => self.link.wrap(&mut mqtt, scratch),
+            // Packets for a session that this broker has refused.
+            true if self.websocket.is_some() => mqtt.clear(),
+            true => {}
+        }
+        let is_next = !self.has_tls_handshake();
+        if let Some(websocket) = self.websocket.as_mut().filter(|_| is_next) {
+            websocket.wrap(&mut mqtt, scratch);
         }
         match &mut self.tls {
             None => (mqtt, spare),
@@ -102,18 +151,28 @@ impl FarEnd {
 
     /// Appends the close messages of the layers.
     pub fn close(&mut self, last: &mut SendBuffer) {
-        if let Some(tls) = &mut self.tls {
-            last.append(|out| tls.close(out));
+        let mut frame = SendBuffer::default();
+        if let Some(websocket) = &mut self.websocket {
+            frame.append(|out| websocket.write_close(out));
         }
+        last.append(|out| match &mut self.tls {
+            Some(tls) => {
+                tls.seal(&[], &mut frame, &mut Vec::new(), out);
+                tls.close(out);
+            }
+            None => frame.take(usize::MAX, out),
+        });
     }
 
-    /// Memory of incomplete records and packets.
+    /// Memory of incomplete records, frames and packets.
     pub fn bytes_held(&self) -> usize {
-        self.tls.as_ref().map_or(0, |tls| tls.bytes_held()) + self.link.bytes_held()
+        let frames = self.websocket.as_ref().map_or(0, |of| of.bytes_held());
+        frames + self.tls.as_ref().map_or(0, |tls| tls.bytes_held()) + self.link.bytes_held()
     }
 
     /// Approximate memory of the state.
     pub fn state_bytes(&self) -> usize {
-        size_of::<Self>() + self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES)
+        let websocket = self.websocket.as_ref().map_or(0, |_| size_of::<ClientWebSocket>());
+        size_of::<Self>() + websocket + self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES)
     }
 }

@@ -1,8 +1,8 @@
 //! Bridges: the layer that makes a session of the engine the client of another broker.
 //!
 //! ```text
-//! far broker ─► TLS ─► Link ─► a client's packets to the engine      receive
-//! far broker ◄─ TLS ◄─ Link ◄─ the engine's packets to that client   wrap
+//! far broker ─► TLS ─► WebSocket ─► Link ─► a client's packets to the engine      receive
+//! far broker ◄─ TLS ◄─ WebSocket ◄─ Link ◄─ the engine's packets to that client   wrap
 //! ```
 //!
 //! The engine serves a bridge like any client of MQTT 5.0 with a kept session. What leaves over the bridge is what this
@@ -22,6 +22,11 @@ mod subscriptions;
 mod supervision;
 #[cfg(test)]
 mod tests;
+#[cfg(feature = "websocket")]
+mod websocket;
+#[cfg(not(feature = "websocket"))]
+#[path = "websocket_absent.rs"]
+mod websocket;
 
 pub use self::far_end::FarEnd;
 pub use self::link::{Attempt, Link, Start, Terms};
