@@ -31,7 +31,7 @@ use flume::Sender;
 
 use crate::base::host_name::host_name;
 use crate::config::Settings;
-use crate::config::bridge::Bridge;
+use crate::config::bridge::{Bridge, Echo};
 use crate::control::Cores;
 use crate::control::bridge::BridgeStatus;
 use crate::control::stop::Stop;
@@ -126,5 +126,6 @@ fn terms(bridge: &Bridge, settings: &Settings, broker: &str) -> Terms {
         },
         out: OutMap::new(&bridge.outgoing),
         r#in: InMap::new(&bridge.incoming),
+        echoes: (bridge.echo == Echo::Auto && bridge.has_overlap()).then(Arc::default),
     }
 }

@@ -1,6 +1,7 @@
 //! Bridges: other brokers of which the broker is a client, and the topics that go to them and come from them.
 
 mod check;
+mod overlap;
 mod queue;
 mod server;
 #[cfg(all(test, feature = "bridge"))]
@@ -55,6 +56,9 @@ pub struct Bridge {
     /// Whether CONNECT says before MQTT 5.0 that the client is a bridge, with bit 7 of the Protocol Version.
     #[serde(default = "has_bridge_bit")]
     pub bridge_bit: bool,
+    /// What happens to messages that the other broker sends back.
+    #[serde(default)]
+    pub echo: Echo,
     /// Bytes of a packet to the other broker at most; 0 for those that it accepts.
     #[serde(default, deserialize_with = "between::<_, _, 0, 268_435_460>")]
     pub packet_bytes_max: u32,
@@ -151,6 +155,18 @@ impl Version {
             Self::V31 => &[wire::Version::V31],
         }
     }
+}
+
+/// What happens to messages that the other broker sends back, where it does not know that it serves a bridge and
+/// messages have no path: before MQTT 5.0, without the bit of bridges.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Echo {
+    /// They are recognised and dropped, if topics overlap.
+    #[default]
+    Auto,
+    /// They are messages like others.
+    Off,
 }
 
 /// Which retained messages go to the other broker.

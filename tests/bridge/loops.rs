@@ -81,6 +81,14 @@ fn what_one_bridge_carries_both_ways_reaches_each_broker_once() {
 }
 
 #[test]
+fn what_comes_back_from_a_broker_that_does_not_know_bridges_reaches_each_broker_once() {
+    for setup in [ONE_SETUP, SETUPS[0]] {
+        let both = format!("version = \"3.1.1\"\nbridge_bit = false\n{OUT}{IN}");
+        each_once(&brokers(setup, 2, &[(0, 1, both.clone())]), setup);
+    }
+}
+
+#[test]
 fn a_ring_of_bridges_in_one_direction_ends_after_one_round() {
     for count in [2, 3] {
         for rules in [OUT, IN] {

@@ -382,3 +382,39 @@ fn a_bridge_says_goodbye_when_the_broker_stops_and_keeps_its_session() {
         near.await_end();
     });
 }
+
+#[test]
+fn an_echo_of_a_plain_far_broker_is_acknowledged_and_does_not_reach_local_subscribers() {
+    let rules =
+        "version = \"3.1.1\"\n[[bridges.out]]\nfilter = \"t/#\"\n[[bridges.in]]\nfilter = \"#\"\n";
+    let far = Far::new();
+    let near = started(ONE_SETUP, &far, rules);
+    // It knows 3.1.1, and not the bit of bridges.
+    let (mut peer, connect) = far.accept();
+    assert_eq!(connect.level, 0x84);
+    peer.raw(&[0x20, 2, 0, 1]);
+    peer.expect_end();
+    far.discard();
+    let (mut peer, connect) = far.accept();
+    assert_eq!(connect.level, 4);
+    peer.connack(false, &[]);
+    peer.grant(&[2]);
+    let mut here = Witness::at(&near, "t/#");
+    let mut client = publisher(&near);
+    client.publish(Publish::new("t/1", "x").qos(2, 1));
+    assert_eq!(here.texts(1), ["x"]);
+    let got = peer.publish();
+    peer.send(Ack::pubrec(got.id()));
+    peer.expect(Ack::pubrel(got.id()));
+    peer.send(Ack::pubcomp(got.id()));
+    peer.send(Publish::new("t/1", "x").qos(2, 5));
+    peer.expect(Ack::pubrec(5));
+    peer.send(Ack::pubrel(5));
+    peer.expect(Ack::pubcomp(5));
+    // The same of somebody else, and the end.
+    peer.send(Publish::new("t/1", "x").qos(1, 6));
+    peer.expect(Ack::puback(6));
+    peer.send(Publish::new("t/1", "end").qos(1, 7));
+    peer.expect(Ack::puback(7));
+    assert_eq!(here.texts_before("end"), ["x"], "of somebody else, once");
+}

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shards::{TOPIC_BYTES_MAX, TopicFilter, has_wildcard};
 
 use super::server::Way;
-use super::{Bridge, BridgeTls, InRule, OutRule, Version, is_of_broker};
+use super::{Bridge, BridgeTls, Echo, InRule, OutRule, Version, is_of_broker};
 
 /// Bridges at most.
 const BRIDGES_MAX: usize = 64;
@@ -82,7 +82,15 @@ impl Bridge {
             return Err("reconnect.first_ms is longer than reconnect.most_s".to_owned());
         }
         self.queue.check()?;
-        self.check_rules()
+        self.check_rules()?;
+        let is_unknown = matches!(self.version, Version::V311 | Version::V31) && !self.bridge_bit;
+        match is_unknown && self.echo == Echo::Off && self.has_overlap() {
+            true => Err("echo: topics of [[bridges.out]] come back by [[bridges.in]], and nothing would tell them from \
+                         others: use version = \"auto\" or \"5\", bridge_bit = true or echo = \"auto\", or name topics \
+                         that do not overlap"
+                .to_owned()),
+            false => Ok(()),
+        }
     }
 
     fn check_servers(&self) -> Result<(), String> {

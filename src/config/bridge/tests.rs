@@ -34,6 +34,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         keep_alive_s: 60,
         bind: String::new(),
         bridge_bit: true,
+        echo: Echo::Auto,
         packet_bytes_max: 0,
         receive_maximum: 0,
         user: String::new(),
@@ -60,14 +61,15 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     let keys = "servers = [\"mqtts://a.example\", \"mqtts://[::1]:1\"]\nversion = \"3.1.1\"\n\
                 client_identifier = \"c\"\nusername = \"u\"\npassword_file = \"/p\"\nclean_start = true\n\
                 session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
-                packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
+                echo = \"off\"\npacket_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
     let tables = "[bridges.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/k\"\nalpn = [\"mqtt\"]\n\
                   server_name = \"n\"\nverify_name = false\nversions = [\"1.3\"]\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
                   [[bridges.out]]\nfilter = \"s/#\"\nqos_max = 0\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n\
-                  [[bridges.in]]\nfilter = \"r/#\"\nqos = 1\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n";
+                  [[bridges.in]]\nfilter = \"q/#\"\nqos = 1\nlocal_prefix = \"s/\"\nremote_prefix = \"q/\"\n";
     let settings = read(keys, tables).expect("valid");
     let [bridge] = &settings.bridges[..] else { panic!("{settings:?}") };
-    assert!(bridge.has_tls() && bridge.clean_start);
+    assert!(bridge.has_tls() && bridge.clean_start && !bridge.bridge_bit);
+    assert_eq!(bridge.echo, Echo::Off);
     assert_eq!((bridge.version, bridge.retained), (Version::V311, Retained::Clear));
     assert_eq!((bridge.packet_bytes_max, bridge.receive_maximum), (9, 8));
     assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");
@@ -243,6 +245,26 @@ fn what_is_wrong_with_a_bridge_is_said() {
     if cfg!(feature = "tls") {
         assert_eq!(error(tls, OUT), "");
         assert_eq!(error(tls, &format!("[bridges.tls]\n{OUT}")), "");
+    }
+}
+
+#[test]
+fn topics_that_come_back_without_a_net_are_refused() {
+    let both = format!("{OUT}[[bridges.in]]\nfilter = \"a/#\"\n");
+    let without = |keys: &str| format!("{SERVERS}\n{keys}");
+    for version in ["3.1.1", "3.1"] {
+        let keys = format!("version = {version:?}\nbridge_bit = false\necho = \"off\"");
+        assert!(error(&without(&keys), &both).contains("nothing would tell them"), "{version}");
+        let apart = both.replace("\"#\"", "\"b/#\"");
+        assert_eq!(error(&without(&keys), &apart), "", "{version}");
+    }
+    for keys in [
+        "version = \"3.1.1\"\nbridge_bit = false",
+        "version = \"3.1.1\"\necho = \"off\"",
+        "version = \"5\"\nbridge_bit = false\necho = \"off\"",
+        "bridge_bit = false\necho = \"off\"",
+    ] {
+        assert_eq!(error(&without(keys), &both), "", "{keys}");
     }
 }
 

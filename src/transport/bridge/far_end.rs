@@ -173,6 +173,7 @@ impl FarEnd {
     /// Approximate memory of the state.
     pub fn state_bytes(&self) -> usize {
         let websocket = self.websocket.as_ref().map_or(0, |_| size_of::<ClientWebSocket>());
-        size_of::<Self>() + websocket + self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES)
+        let tls = self.tls.as_ref().map_or(0, |_| limits::TLS_BYTES);
+        size_of::<Self>() + websocket + tls + self.link.state_bytes()
     }
 }

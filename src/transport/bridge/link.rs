@@ -3,8 +3,10 @@
 mod outgoing;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::acknowledgements::Acknowledgements;
+use super::echoes::{ECHOES_BYTES, Echoes, Message};
 use super::mapping::{InMap, OutMap};
 use super::report::{Counters, Event, Refusal, Report};
 use super::sent_topics::SentTopics;
@@ -50,6 +52,8 @@ pub struct Terms {
     pub out: OutMap,
     /// What comes in.
     pub r#in: InMap,
+    /// What was sent lately, if the far broker may send it back.
+    pub echoes: Option<Arc<Echoes>>,
 }
 
 /// One attempt to connect to the far broker.
@@ -363,6 +367,10 @@ impl Link {
             self.report.note_loop(publish.topic, passed);
             return self.decline(publish);
         }
+        if self.is_echo(publish) {
+            Counters::note(&self.report.counters.loops);
+            return self.decline(publish);
+        }
         let mut topic = std::mem::take(&mut self.topic);
         match self.terms.r#in.map_in(publish.topic, &mut topic) {
             Some(_) => {
@@ -383,6 +391,21 @@ impl Link {
             }
         }
         self.topic = topic;
+    }
+
+    /// What was sent, if the far broker sends it back: it does not know that the client is a bridge, and messages have no
+    /// path in its version.
+    fn echoes(&self) -> Option<&Echoes> {
+        let is_known = self.attempt.version == Version::V5 || self.attempt.is_bridge;
+        self.terms.echoes.as_deref().filter(|_| !is_known)
+    }
+
+    /// Whether a message of the far broker is one that it has from here.
+    fn is_echo(&self, publish: &Publish<'_>) -> bool {
+        let Publish { topic, payload, qos, dup, .. } = *publish;
+        let is_of =
+            |echoes: &Echoes| echoes.take(Message { topic, payload, qos }, dup, Instant::now());
+        self.echoes().is_some_and(is_of)
     }
 
     /// Acknowledges a message of the far broker that is not published here. The session answers a PUBREL that follows.
@@ -491,6 +514,11 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// Memory of what was sent, approximately.
+    pub fn state_bytes(&self) -> usize {
+        self.echoes().map_or(0, |_| ECHOES_BYTES)
     }
 
     /// Memory of packets that are not complete, of packets of the link, and of topics.

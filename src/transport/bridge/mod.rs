@@ -11,6 +11,7 @@
 //! The link exchanges CONNECT, SUBSCRIBE and PINGREQ with the far broker, maps topics and converts to its version.
 
 mod acknowledgements;
+mod echoes;
 mod far_end;
 mod link;
 pub mod mapping;
@@ -28,6 +29,7 @@ mod websocket;
 #[path = "websocket_absent.rs"]
 mod websocket;
 
+pub use self::echoes::Echoes;
 pub use self::far_end::FarEnd;
 pub use self::link::{Attempt, Link, Start, Terms};
 pub use self::report::{Counters, Event, Refusal, Report};

@@ -49,6 +49,7 @@ fn terms() -> Terms {
         receive_maximum: 100,
         out: OutMap::new(&[out]),
         r#in: InMap::new(&[r#in]),
+        echoes: Some(Arc::default()),
     }
 }
 
@@ -497,5 +498,104 @@ proptest! {
         let place = place.index(packet.len());
         packet[place] = byte;
         let _ = Between::open(Version::V5).hears(&packet);
+    }
+}
+
+/// A link in 3.1.1, as a bridge or not, of a bridge whose topics come back.
+fn overlapping(terms: Terms, is_bridge: bool) -> Between {
+    let (sender, events) = flume::unbounded();
+    let counters = Arc::new(Counters::default());
+    let report = Report::new(sender, Arc::clone(&counters));
+    let (version, start) = (Version::V311, Start::Resume);
+    let attempt = Attempt { version, is_bridge, start, username: None, password: None };
+    let link = Link::connect(Arc::new(terms), attempt, report);
+    let mut between = Between { link, events, counters, version };
+    between.says(&[]);
+    let connack = Connack {
+        session_present: true,
+        reason: ReasonCode::Success,
+        properties: ConnackProperties::default(),
+    };
+    between.hears(&encoded(&Packet::Connack(connack), version)).expect("accepted");
+    between.says(&[]);
+    between
+}
+
+fn all_terms() -> Terms {
+    let (filter, none) = ("#".to_owned(), String::new());
+    let out = OutRule {
+        filter: filter.clone(),
+        qos_max: 2,
+        local_prefix: none.clone(),
+        remote_prefix: none.clone(),
+    };
+    let r#in = InRule { filter, qos: 2, local_prefix: none.clone(), remote_prefix: none };
+    Terms { out: OutMap::new(&[out]), r#in: InMap::new(&[r#in]), ..terms() }
+}
+
+#[test]
+fn what_the_far_broker_sends_back_is_acknowledged_counted_and_dropped_once() {
+    for qos in [Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce] {
+        let mut between = overlapping(all_terms(), false);
+        let identifier = (qos != Qos::AtMostOnce).then(|| PacketIdentifier::new(7).expect("not 0"));
+        let publish = Publish {
+            dup: false,
+            qos,
+            retain: false,
+            topic: "a/b",
+            packet_identifier: identifier,
+            properties: PublishProperties::default(),
+            payload: b"x",
+        };
+        assert!(!between.passes_out(&Packet::Publish(publish.clone())).is_empty());
+        assert_eq!(between.passes_in(&Packet::Publish(publish.clone())), NOTHING, "{qos:?}");
+        let answered = between.says(&[]);
+        let expected = match qos {
+            Qos::AtMostOnce => Vec::new(),
+            Qos::AtLeastOnce => vec![0x40, 2, 0, 7],
+            Qos::ExactlyOnce => vec![0x50, 2, 0, 7],
+        };
+        assert_eq!(answered, expected);
+        assert_eq!(between.counters.loops.load(Ordering::Relaxed), 1);
+        // The same of somebody else.
+        assert_ne!(between.passes_in(&Packet::Publish(publish)), NOTHING, "{qos:?}");
+        assert_eq!(between.counters.loops.load(Ordering::Relaxed), 1);
+    }
+}
+
+#[test]
+fn an_echo_is_recognised_on_the_next_connection() {
+    let echoes = Some(Arc::default());
+    let with = || Terms { echoes: echoes.clone(), ..all_terms() };
+    let publish = Publish {
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        topic: "a",
+        packet_identifier: None,
+        properties: PublishProperties::default(),
+        payload: b"x",
+    };
+    let mut first = overlapping(with(), false);
+    first.passes_out(&Packet::Publish(publish.clone()));
+    let mut second = overlapping(with(), false);
+    assert_eq!(second.passes_in(&Packet::Publish(publish)), NOTHING);
+}
+
+#[test]
+fn a_far_broker_that_knows_the_bridge_sends_no_echo_and_nothing_is_taken_for_one() {
+    let publish = Publish {
+        dup: false,
+        qos: Qos::AtMostOnce,
+        retain: false,
+        topic: "a",
+        packet_identifier: None,
+        properties: PublishProperties::default(),
+        payload: b"x",
+    };
+    let off = Terms { echoes: None, ..all_terms() };
+    for mut between in [overlapping(all_terms(), true), overlapping(off, false)] {
+        between.passes_out(&Packet::Publish(publish.clone()));
+        assert_ne!(between.passes_in(&Packet::Publish(publish.clone())), NOTHING);
     }
 }

@@ -1,9 +1,12 @@
 //! The way out: packets of the session become packets for the far broker.
 
+use std::time::Instant;
+
 use super::{Link, Phase, explain};
 use crate::base::send_buffer::SendBuffer;
 use crate::config::bridge::Retained;
 use crate::transport::bridge::acknowledgements::{convert, identifier_of};
+use crate::transport::bridge::echoes::Message;
 use crate::transport::bridge::path;
 use crate::transport::bridge::report::{Counters, Event};
 use crate::wire::{
@@ -103,6 +106,10 @@ impl Link {
             self.drop_own(publish, ReasonCode::PacketTooLarge);
         } else {
             Counters::note(&self.report.counters.sent);
+            if let Some(echoes) = self.echoes() {
+                let payload = publish.payload;
+                echoes.note(Message { topic, payload, qos }, Instant::now());
+            }
             self.note_sent(publish, topic, qos);
         }
         self.properties = encoded;
