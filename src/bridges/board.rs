@@ -70,6 +70,11 @@ impl Board {
         }
     }
 
+    /// Whether the far broker has accepted the connection.
+    pub fn is_connected(&self) -> bool {
+        self.standing().server.is_some()
+    }
+
     /// The topic of the state, and its payload as JSON.
     pub fn publication(&self) -> (String, String) {
         let Standing { state, server, session_present, why, since_s } = self.standing().clone();
@@ -110,6 +115,7 @@ impl Board {
     }
 }
 
-fn seconds() -> u64 {
+/// Seconds since 1970.
+pub(super) fn seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }

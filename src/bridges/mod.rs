@@ -9,6 +9,7 @@
 //! | `encryption` | TLS and WebSocket to the far broker |
 //! | `health` | refused subscriptions, and sessions that others take over |
 //! | `identity` | the identifier of this broker in the path of messages |
+//! | `token` | passwords that end |
 //!
 //! A thread resolves names and opens connections, which may block, and hands each connection to a core
 //! ([`Command::Adopt`](crate::control::Command::Adopt)). The core's engine serves it like that of a client
@@ -20,6 +21,7 @@ mod dial;
 mod encryption;
 mod health;
 mod identity;
+mod token;
 mod worker;
 
 use std::io;
@@ -31,12 +33,12 @@ use flume::Sender;
 
 use crate::base::host_name::host_name;
 use crate::config::Settings;
-use crate::config::bridge::{Bridge, Echo};
+use crate::config::bridge::{Bridge, Echo, Profile};
 use crate::control::Cores;
 use crate::control::bridge::BridgeStatus;
 use crate::control::stop::Stop;
 use crate::transport::bridge::mapping::{InMap, OutMap};
-use crate::transport::bridge::{SESSION_PREFIX, Terms};
+use crate::transport::bridge::{SESSION_PREFIX, Terms, notification};
 use board::Board;
 use worker::Worker;
 
@@ -76,8 +78,9 @@ impl Bridges {
         let (running, stopped) = flume::bounded(0);
         *self.running() = Some(running);
         for (bridge, board) in settings.bridges.iter().zip(&self.0.boards) {
+            let bridge = bridge.with_profile();
             let worker = Worker {
-                terms: Arc::new(terms(bridge, settings, &broker)),
+                terms: Arc::new(terms(&bridge, settings, &broker)),
                 bridge: bridge.clone(),
                 cores: cores.clone(),
                 board: Arc::clone(board),
@@ -109,10 +112,14 @@ impl Bridges {
 }
 
 fn terms(bridge: &Bridge, settings: &Settings, broker: &str) -> Terms {
+    let client_identifier = bridge.client_identifier(&host_name());
+    let notifies = bridge.profile == Profile::Mosquitto;
     Terms {
+        notification: notifies.then(|| notification::topic(&client_identifier).into()),
+        accepts: bridge.accepts(),
         session: format!("{SESSION_PREFIX}{}", bridge.name).into(),
         user: (!bridge.user.is_empty()).then(|| bridge.user.as_str().into()),
-        client_identifier: bridge.client_identifier(&host_name()).into(),
+        client_identifier: client_identifier.into(),
         keep_alive_s: bridge.keep_alive_s,
         session_expiry_s: bridge.session_expiry_s,
         retained: bridge.retained,

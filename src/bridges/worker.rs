@@ -9,15 +9,16 @@ use super::backoff::Backoff;
 use super::board::{Board, Standing};
 use super::encryption::Encryption;
 use super::health::{Refused, Takeovers, is_about_identity};
-use super::{dial, identity};
+use super::token::{self, Renewal};
+use super::{board, dial, identity};
 use crate::base::log_rate::{self, rated};
 use crate::base::secret_file;
-use crate::config::bridge::{Bridge, BridgeQueue, Server, Version as Versions};
+use crate::config::bridge::{Bridge, BridgeQueue, Profile, Server, Version as Versions};
 use crate::control::bridge::{BridgeDue, BridgeState, BridgeTick, Dialed};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
 use crate::transport::Transport;
-use crate::transport::bridge::{Attempt, Event, FarEnd, Link, Report, Start, Terms};
+use crate::transport::bridge::{Attempt, Event, FarEnd, Link, Report, Start, Terms, notification};
 use crate::wire::{ReasonCode, Version};
 
 /// Events that wait for the thread at most; further ones are dropped, except that the end of the connection shows anyway.
@@ -230,12 +231,21 @@ impl Worker {
             Ok(prepared) => prepared,
             Err(why) => return failed(why),
         };
+        let lasts = match self.bridge.profile {
+            Profile::AzureIotHub => token::lasts(password.as_deref(), board::seconds()).map(Some),
+            _ => Ok(None),
+        };
+        let lasts = match lasts {
+            Ok(lasts) => lasts,
+            Err(why) => return failed(why),
+        };
         let username = (!self.bridge.username.is_empty()).then(|| self.bridge.username.clone());
         let attempt = Attempt { version, is_bridge, start, username, password };
         let mut whys = Vec::new();
         for server in &self.bridge.servers {
             match dial::connect(server, &self.bridge) {
                 Ok(socket) => {
+                    let renewal = lasts.and_then(|lasts| Renewal::new(lasts, &socket).ok());
                     let (report, events) = self.report();
                     let link = Link::connect(Arc::clone(&self.terms), attempt, report);
                     let dialed = encryption.begin(server, link).and_then(|far_end| {
@@ -243,7 +253,7 @@ impl Worker {
                         self.hand_over(Dialed { socket, transport, bytes: Vec::new() })
                     });
                     return match dialed {
-                        Ok(()) => self.watch(server, &events),
+                        Ok(()) => self.watch(server, &events, renewal),
                         Err(why) => failed(why),
                     };
                 }
@@ -253,8 +263,13 @@ impl Worker {
         failed(whys.join("; "))
     }
 
-    /// Watches a connection until it ends.
-    fn watch(&self, server: &Server, events: &Receiver<Event>) -> Outcome {
+    /// Watches a connection until it ends, or its token does.
+    fn watch(
+        &self,
+        server: &Server,
+        events: &Receiver<Event>,
+        mut renewal: Option<Renewal>,
+    ) -> Outcome {
         let name = &*self.bridge.name;
         let interval = Duration::from_secs(self.bridge.keep_alive_s.into()) / TICKS;
         let mut outcome = Outcome::default();
@@ -263,7 +278,9 @@ impl Worker {
         let mut next_tick = Instant::now() + interval;
         let mut again = None;
         loop {
-            match events.recv_deadline(again.map_or(next_tick, |again| next_tick.min(again))) {
+            let renews = renewal.as_ref().map(Renewal::at);
+            let next = [again, renews].into_iter().flatten().fold(next_tick, Instant::min);
+            match events.recv_deadline(next) {
                 Ok(Event::Connected { session_present }) => {
                     since = Some(Instant::now());
                     // The session may be a new one.
@@ -294,6 +311,11 @@ impl Worker {
                     again = refused.is_any_there().then(|| again.unwrap_or(Instant::now() + AGAIN));
                 }
                 Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout)
+                    if renews.is_some_and(|renews| renews <= Instant::now()) =>
+                {
+                    outcome.why = renewal.take().map(Renewal::end);
+                }
                 Err(RecvTimeoutError::Timeout) => {
                     let now = Instant::now();
                     if again.is_some_and(|again| again <= now) {
@@ -320,6 +342,17 @@ impl Worker {
 
     fn publish_state(&self) {
         let (topic, payload) = self.board.publication();
+        self.publish(topic, payload);
+        if let Some(topic) = &self.terms.notification {
+            let is_connected = self.board.is_connected();
+            let payload =
+                if is_connected { notification::CONNECTED } else { notification::NOT_CONNECTED };
+            self.publish(topic.to_string(), payload.to_owned());
+        }
+    }
+
+    /// Publishes a state at this broker.
+    fn publish(&self, topic: String, payload: String) {
         let (to, _) = replies();
         let (topic, payload) = (topic.into(), payload.into_bytes().into());
         let command = EngineCommand::PublishState { topic, payload, reply: to.core(0) };

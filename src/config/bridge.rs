@@ -2,6 +2,7 @@
 
 mod check;
 mod overlap;
+mod profile;
 mod queue;
 mod server;
 #[cfg(all(test, feature = "bridge"))]
@@ -15,6 +16,7 @@ use super::listener::TlsVersion;
 use super::number::between;
 use crate::wire;
 pub(super) use check::check;
+pub use profile::{Accepts, Profile, end_of_token};
 pub use queue::{BridgePolicy, BridgeQueue, Qos0};
 pub use server::{Server, Way};
 
@@ -26,6 +28,9 @@ pub struct Bridge {
     pub name: String,
     /// Addresses of the other broker, tried in this order.
     pub servers: Vec<Server>,
+    /// Kind of the other broker.
+    #[serde(default)]
+    pub profile: Profile,
     /// Protocol version.
     #[serde(default)]
     pub version: Version,

@@ -15,6 +15,7 @@ mod mosquitto;
 mod mosquitto_conf;
 mod outages;
 mod passing;
+mod profiles;
 #[path = "../crash/publisher.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod publisher;

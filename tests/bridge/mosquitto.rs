@@ -26,6 +26,11 @@ pub fn program() -> Option<&'static str> {
     found
 }
 
+/// A Mosquitto that runs, if it is there.
+pub fn started() -> Option<Mosquitto> {
+    program().map(Mosquitto::new)
+}
+
 /// A Mosquitto with persistence, which can be started again.
 pub struct Mosquitto {
     pub address: SocketAddr,

@@ -15,15 +15,15 @@ filter = \"cmd/#\"
 ";
 
 /// A far broker that listens in each way.
-struct Far {
-    broker: Broker,
-    folder: Folder,
+pub struct Far {
+    pub broker: Broker,
+    pub folder: Folder,
     ws: SocketAddr,
     wss: SocketAddr,
 }
 
 impl Far {
-    fn start(setup: &str) -> Self {
+    pub fn start(setup: &str) -> Self {
         let (ws, wss) = (crate::free_address(), crate::free_address());
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = Folder::new(&format!("ways-{number}"));
@@ -43,7 +43,7 @@ impl Far {
     }
 
     /// The servers in each way, and tables that they need.
-    fn ways(&self) -> [(String, String); 3] {
+    pub fn ways(&self) -> [(String, String); 3] {
         let ca = self.folder.path("certificate");
         [
             (format!("ws://{}", self.ws), String::new()),

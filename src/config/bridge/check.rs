@@ -83,6 +83,12 @@ impl Bridge {
         }
         self.queue.check()?;
         self.check_rules()?;
+        self.check_profile()?;
+        self.with_profile().check_net()
+    }
+
+    /// Checks that something tells messages that come back from others.
+    fn check_net(&self) -> Result<(), String> {
         let is_unknown = matches!(self.version, Version::V311 | Version::V31) && !self.bridge_bit;
         match is_unknown && self.echo == Echo::Off && self.has_overlap() {
             true => Err("echo: topics of [[bridges.out]] come back by [[bridges.in]], and nothing would tell them from \

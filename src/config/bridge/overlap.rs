@@ -28,14 +28,14 @@ enum Level {
 
 /// Topics that have these levels, and with `has_more` any further ones.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Topics {
+pub(super) struct Topics {
     levels: Vec<Level>,
     has_more: bool,
 }
 
 impl Topics {
     /// The topics of a filter that begin with a prefix; none if there are none.
-    fn of(filter: &str, prefix: &str) -> Option<Self> {
+    pub(super) fn of(filter: &str, prefix: &str) -> Option<Self> {
         let mut topics = Self { levels: Vec::new(), has_more: false };
         for level in filter.split('/') {
             match level {
@@ -67,7 +67,7 @@ impl Topics {
     }
 
     /// The same topics with another prefix in the place of the one that all have.
-    fn moved(mut self, taken: &str, put: &str) -> Self {
+    pub(super) fn moved(mut self, taken: &str, put: &str) -> Self {
         if self.levels.is_empty() && !put.is_empty() {
             // `#`: at least one level follows the prefix.
             self.levels.push(Level::Begins(String::new()));
@@ -86,6 +86,16 @@ impl Topics {
         let before = put.into_iter().map(|level| Level::Text(level.to_owned()));
         self.levels = before.chain(self.levels).collect();
         self
+    }
+
+    /// The fewest levels that one of them has.
+    pub(super) fn levels(&self) -> usize {
+        self.levels.len()
+    }
+
+    /// Whether there is one that begins so; the beginning ends with a level.
+    pub(super) fn meets_below(&self, beginning: &str) -> bool {
+        Self::of(&format!("{beginning}#"), "").is_some_and(|below| self.meets(&below))
     }
 
     /// Whether there is a topic that both have.

@@ -24,6 +24,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
     let expected = Bridge {
         name: "a".to_owned(),
         servers: vec!["mqtt://h:1883".parse().expect("a server")],
+        profile: Profile::None,
         version: Version::Auto,
         client_identifier: String::new(),
         username: String::new(),
@@ -58,7 +59,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
 #[cfg(feature = "tls")]
 #[test]
 fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
-    let keys = "servers = [\"mqtts://a.example\", \"mqtts://[::1]:1\"]\nversion = \"3.1.1\"\n\
+    let keys = "servers = [\"mqtts://a.example\", \"mqtts://[::1]:1\"]\nprofile = \"mosquitto\"\nversion = \"3.1.1\"\n\
                 client_identifier = \"c\"\nusername = \"u\"\npassword_file = \"/p\"\nclean_start = true\n\
                 session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
                 echo = \"off\"\npacket_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
@@ -69,7 +70,7 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     let settings = read(keys, tables).expect("valid");
     let [bridge] = &settings.bridges[..] else { panic!("{settings:?}") };
     assert!(bridge.has_tls() && bridge.clean_start && !bridge.bridge_bit);
-    assert_eq!(bridge.echo, Echo::Off);
+    assert_eq!((bridge.echo, bridge.profile), (Echo::Off, Profile::Mosquitto));
     assert_eq!((bridge.version, bridge.retained), (Version::V311, Retained::Clear));
     assert_eq!((bridge.packet_bytes_max, bridge.receive_maximum), (9, 8));
     assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");

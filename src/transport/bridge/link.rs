@@ -12,8 +12,8 @@ use super::report::{Counters, Event, Refusal, Report};
 use super::sent_topics::SentTopics;
 use super::subscriptions::FarSubscriptions;
 use super::supervision::{Outcome, Supervision};
-use super::{path, session};
-use crate::config::bridge::Retained;
+use super::{notification, path, session};
+use crate::config::bridge::{Accepts, Retained};
 use crate::transport::{Fault, Layer};
 use crate::wire::{
     self, Ack, Connack, Disconnect, Frame, PINGREQ, Packet, PacketType, Publish, PublishProperties,
@@ -54,6 +54,10 @@ pub struct Terms {
     pub r#in: InMap,
     /// What was sent lately, if the far broker may send it back.
     pub echoes: Option<Arc<Echoes>>,
+    /// What the far broker accepts beyond what it says.
+    pub accepts: Accepts,
+    /// The topic on which the far broker is told whether the bridge is connected.
+    pub notification: Option<Box<str>>,
 }
 
 /// One attempt to connect to the far broker.
@@ -323,6 +327,7 @@ impl Link {
 
     fn accept(&mut self, connack: &Connack<'_>, plain: &mut Vec<u8>) {
         let (version, properties) = (self.attempt.version, &connack.properties);
+        let accepts = &self.terms.accepts;
         // 3.1 does not tell whether there is a session.
         let session_present = match version {
             Version::V31 => self.attempt.start == Start::Resume,
@@ -334,13 +339,18 @@ impl Link {
                 Some(0) => Qos::AtMostOnce,
                 Some(1) => Qos::AtLeastOnce,
                 _ => Qos::ExactlyOnce,
-            },
-            retain_available: properties.retain_available.unwrap_or(true),
+            }
+            .min(Qos::try_from(accepts.qos_max).unwrap_or_default()),
+            retain_available: properties.retain_available.unwrap_or(true) && accepts.retain,
             receive_maximum: properties.receive_maximum,
-            packet_bytes_max: [properties.maximum_packet_size, self.terms.sent_bytes_max]
-                .into_iter()
-                .flatten()
-                .min(),
+            packet_bytes_max: [
+                properties.maximum_packet_size,
+                self.terms.sent_bytes_max,
+                accepts.packet_bytes_max,
+            ]
+            .into_iter()
+            .flatten()
+            .min(),
         };
         if self.attempt.start == Start::Discard {
             // The far broker closes the connection. Until then it has the session, which a connection that comes too
@@ -357,6 +367,9 @@ impl Link {
         self.phase = Phase::Open;
         session::open(&self.terms, &self.far, plain);
         self.subscriptions.ask(&self.terms, version, &mut self.to_far);
+        if let Some(topic) = &self.terms.notification {
+            notification::publish(topic, notification::CONNECTED, version, &mut self.to_far);
+        }
     }
 
     /// A message of the far broker is published here.

@@ -15,6 +15,7 @@ mod echoes;
 mod far_end;
 mod link;
 pub mod mapping;
+pub mod notification;
 mod path;
 mod report;
 mod sent_topics;

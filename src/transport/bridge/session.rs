@@ -1,6 +1,7 @@
 //! The first packets of a link, to the session here and to the far broker.
 
 use super::link::{Attempt, Far, Start, Terms};
+use super::notification;
 use crate::config::bridge::Retained;
 use crate::wire::{
     Connect, ConnectProperties, Packet, PacketIdentifier, Qos, Subscribe, SubscribeFilters,
@@ -67,7 +68,11 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
         client_identifier: &terms.client_identifier,
         username: attempt.username.as_deref(),
         password: attempt.password.as_deref(),
-        will: None,
+        will: terms
+            .notification
+            .as_deref()
+            .filter(|_| attempt.start != Start::Discard)
+            .map(notification::will),
         properties: ConnectProperties {
             session_expiry_interval: match attempt.start {
                 Start::Discard => Some(0),

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::mapping::{InMap, OutMap};
 use super::{Attempt, Counters, Event, Link, Report, SESSION_PREFIX, Start, Terms};
 use crate::base::send_buffer::SendBuffer;
-use crate::config::bridge::{InRule, OutRule, Retained};
+use crate::config::bridge::{Accepts, InRule, OutRule, Retained};
 use crate::transport::Fault;
 use crate::wire::{
     self, Ack, Connack, ConnackProperties, Connect, Disconnect, Frame, PINGREQ, PINGRESP, Packet,
@@ -50,6 +50,8 @@ fn terms() -> Terms {
         out: OutMap::new(&[out]),
         r#in: InMap::new(&[r#in]),
         echoes: Some(Arc::default()),
+        accepts: Accepts::default(),
+        notification: None,
     }
 }
 
@@ -598,4 +600,27 @@ fn a_far_broker_that_knows_the_bridge_sends_no_echo_and_nothing_is_taken_for_one
         between.passes_out(&Packet::Publish(publish.clone()));
         assert_ne!(between.passes_in(&Packet::Publish(publish.clone())), NOTHING);
     }
+}
+
+#[test]
+fn what_a_service_does_not_accept_is_not_sent_and_qos_and_retain_are_those_that_it_has() {
+    let text = "[[bridges]]\nname = \"a\"\nprofile = \"azure-iot-hub\"\nservers = [\"mqtts://h\"]\n\
+                username = \"h/dev/?api-version=1\"\n[[bridges.out]]\nfilter = \"#\"\n";
+    let settings = crate::config::Settings::from_toml(text).expect("TOML");
+    let terms = Terms { accepts: settings.bridges[0].accepts(), ..all_terms() };
+    let mut between = overlapping(terms, false);
+    let publish = |topic| Publish {
+        dup: false,
+        qos: Qos::ExactlyOnce,
+        retain: true,
+        topic,
+        packet_identifier: PacketIdentifier::new(7),
+        properties: PublishProperties::default(),
+        payload: b"x",
+    };
+    let of_other = Packet::Publish(publish("devices/other/messages/events/"));
+    assert_eq!(between.passes_out(&of_other), NOTHING);
+    assert_eq!(between.counters.unmapped.load(Ordering::Relaxed), 1);
+    let sent = between.passes_out(&Packet::Publish(publish("devices/dev/messages/events/")));
+    assert_eq!(sent.first(), Some(&0x32), "QoS 1, without RETAIN");
 }

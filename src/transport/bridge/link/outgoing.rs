@@ -7,8 +7,8 @@ use crate::base::send_buffer::SendBuffer;
 use crate::config::bridge::Retained;
 use crate::transport::bridge::acknowledgements::{convert, identifier_of};
 use crate::transport::bridge::echoes::Message;
-use crate::transport::bridge::path;
 use crate::transport::bridge::report::{Counters, Event};
+use crate::transport::bridge::{notification, path};
 use crate::wire::{
     self, Disconnect, Frame, Packet, PacketType, Publish, PublishProperties, Qos, ReasonCode,
     SubscriptionIdentifiers, UserProperties, Version,
@@ -67,8 +67,10 @@ impl Link {
         }
         let mut topic = std::mem::take(&mut self.topic);
         match self.terms.out.map_out(publish.topic, &mut topic) {
-            Some((_, qos_max)) => self.send_mapped(publish, &topic, qos_max, out),
-            None => {
+            Some((_, qos_max)) if self.terms.accepts.takes_topic(&topic) => {
+                self.send_mapped(publish, &topic, qos_max, out)
+            }
+            _ => {
                 Counters::note(&self.report.counters.unmapped);
                 self.drop_own(publish, ReasonCode::ImplementationSpecificError);
             }
@@ -185,6 +187,10 @@ impl Link {
             self.report.end(explain(of.reason, of.reason_string));
         }
         if self.phase == Phase::Open {
+            if let Some(topic) = &self.terms.notification {
+                let (payload, version) = (notification::NOT_CONNECTED, self.attempt.version);
+                notification::publish(topic, payload, version, out);
+            }
             Packet::Disconnect(Disconnect::default()).encode(self.attempt.version, out);
         }
         self.phase = Phase::Over;
