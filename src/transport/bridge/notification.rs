@@ -3,8 +3,9 @@
 
 use crate::wire::{Packet, Publish, PublishProperties, Qos, Version, Will};
 
-/// Payloads.
+/// The payload while the bridge is connected.
 pub const CONNECTED: &str = "1";
+/// The payload while it is not.
 pub const NOT_CONNECTED: &str = "0";
 
 /// The topic of a bridge with this Client Identifier.
