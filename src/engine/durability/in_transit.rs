@@ -69,12 +69,12 @@ pub(super) struct Forward {
 pub(super) struct HeldForward {
     /// The batch of the journal with its record.
     stored_with: u64,
-    to: CoreId,
-    hops: u16,
-    filter: Box<str>,
-    delivery: Delivery,
+    pub(super) to: CoreId,
+    pub(super) hops: u16,
+    pub(super) filter: Box<str>,
+    pub(super) delivery: Delivery,
     /// The deliveries that end once it has arrived, besides its own.
-    before: Vec<LoggedDelivery>,
+    pub(super) before: Vec<LoggedDelivery>,
 }
 
 /// How a message goes to another core.
@@ -237,7 +237,7 @@ impl Durability {
     }
 
     /// A logged message goes to core `to` with this batch of its lane. The deliveries that end once it has arrived.
-    fn note_forward(
+    pub(super) fn note_forward(
         &mut self,
         to: CoreId,
         forward: Forward,
@@ -255,7 +255,7 @@ impl Durability {
     }
 
     /// The next message whose record is stored, and which has not left.
-    fn next_stored_forward(&mut self) -> Option<HeldForward> {
+    pub(super) fn next_stored_forward(&mut self) -> Option<HeldForward> {
         let up_to = self.stored_up_to();
         self.in_transit.held.pop_front_if(|held| held.stored_with <= up_to)
     }
@@ -330,25 +330,6 @@ impl Engine {
         let batch = self.mesh.ask_receipt(to);
         let forward = Forward { filter: Some(filter.into()), delivery, batch };
         Begun::Logged(self.durability.note_forward(to, forward, before))
-    }
-
-    /// Sends the messages whose records are stored, as far as the budget of this turn goes; whether there were any.
-    pub(super) fn send_stored_forwards(&mut self) -> bool {
-        let mut has_sent = false;
-        while !self.work.is_spent()
-            && let Some(held) = self.durability.next_stored_forward()
-        {
-            self.work.spend(1);
-            has_sent = true;
-            let HeldForward { to, hops, filter, delivery, before, .. } = held;
-            let (message, retain) = (delivery.message.clone(), delivery.retain);
-            let batch = self.mesh.ask_receipt(to);
-            let forward = Forward { filter: Some(filter.clone()), delivery, batch };
-            let ended = self.durability.note_forward(to, forward, before);
-            let mut draft = Draft::of(&message, message.content(), retain);
-            self.send_to_group(to, &filter, &mut draft, &Origin::default(), (hops, Some(ended)));
-        }
-        has_sent
     }
 
     /// Logs a Will that the store knew, and that other cores have just got, or that `fans_out` on this

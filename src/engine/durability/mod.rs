@@ -8,7 +8,7 @@
 //! | `checkpoint` | appends the complete state, so that the store can drop older records |
 //! | `checkpoint_part`, `checkpoint_session` | the work of one turn for it, and a session in several turns |
 //! | `qos2_dedup` | QoS 2 messages from before a crash that must not be delivered twice |
-//! | `in_transit`, `restored_forwards` | messages between cores that no client would send again |
+//! | `in_transit`, `departures` | messages between cores that no client would send again |
 //! | `wills` | Wills, from CONNECT until they are published or cancelled |
 //! | `restore` | rebuilds sessions and retained messages from the records |
 
@@ -16,12 +16,12 @@ pub(in crate::engine) mod checkpoint;
 mod checkpoint_part;
 mod checkpoint_session;
 mod commit;
+mod departures;
 pub(in crate::engine) mod in_transit;
 pub(in crate::engine) mod journal;
 pub(in crate::engine) mod qos2_dedup;
 pub(in crate::engine) mod record_writer;
 pub(in crate::engine) mod restore;
-mod restored_forwards;
 pub(in crate::engine) mod wills;
 
 use crate::base::ids::{ConnectionId, CoreId};

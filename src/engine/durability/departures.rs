@@ -1,10 +1,11 @@
-//! Restores what was in transit when the last process ended, and sends it again.
+//! Sends what is in transit and has not left: messages whose records are stored now, and those that were in transit when the
+//! last process ended.
 
 use crate::base::clock::Now;
 use crate::base::metrics::Drop as DropCause;
 use crate::engine::draft::{Draft, Origin};
 use crate::engine::durability::Durability;
-use crate::engine::durability::in_transit::{Barriers, Forward};
+use crate::engine::durability::in_transit::{Barriers, Forward, HeldForward};
 use crate::engine::{Engine, Timer};
 use crate::resources::gauges::Ledger;
 use crate::storage::image;
@@ -45,6 +46,25 @@ impl Engine {
             }
         }
         self.durability.append(&Record::Ended { session: number });
+    }
+
+    /// Sends the messages whose records are stored, as far as the budget of this turn goes; whether there were any.
+    pub(super) fn send_stored_forwards(&mut self) -> bool {
+        let mut has_sent = false;
+        while !self.work.is_spent()
+            && let Some(held) = self.durability.next_stored_forward()
+        {
+            self.work.spend(1);
+            has_sent = true;
+            let HeldForward { to, hops, filter, delivery, before, .. } = held;
+            let (message, retain) = (delivery.message.clone(), delivery.retain);
+            let batch = self.mesh.ask_receipt(to);
+            let forward = Forward { filter: Some(filter.clone()), delivery, batch };
+            let ended = self.durability.note_forward(to, forward, before);
+            let mut draft = Draft::of(&message, message.content(), retain);
+            self.send_to_group(to, &filter, &mut draft, &Origin::default(), (hops, Some(ended)));
+        }
+        has_sent
     }
 
     /// Sends the restored messages again, now that every core knows the members on the others: as many as the budget of
