@@ -1,20 +1,68 @@
-//! Bridges to other brokers: whether they are connected, and what they have carried.
+//! Bridges to other brokers: whether they are connected, what they have carried, and commands to them.
+
+use std::time::Duration;
 
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::admin::routes::{Route, get};
-use crate::admin::{Answer, Shared};
+use crate::admin::clients::ReasonQuery;
+use crate::admin::routes::{Route, get, post};
+use crate::admin::{Answer, Problem, Shared};
 use crate::config::Role;
-use crate::control::bridge::BridgeStatus;
+use crate::control::bridge::{BridgeCommand, BridgeQueues, BridgeStatus, QueueSize};
+use crate::control::question::Question;
+use crate::control::{Command, EngineCommand, Refused};
+
+/// How long a bridge may take to carry out a command: it may be about to resolve a name or to connect.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The routes of this module.
 pub fn routes() -> Vec<Route> {
-    vec![get("/api/v1/bridges", Role::Read, "Each bridge", bridges).answers::<BridgeList>()]
+    let (read, operate) = (Role::Read, Role::Operate);
+    vec![
+        get("/api/v1/bridges", read, "Each bridge", bridges).answers::<BridgeList>(),
+        get("/api/v1/bridges/{name}", read, "One bridge", bridge).answers::<Bridge>(),
+        post("/api/v1/bridges/{name}/start", operate, "Connect a bridge that is stopped", start)
+            .query::<ReasonQuery>()
+            .answers_nothing(),
+        post(
+            "/api/v1/bridges/{name}/stop",
+            operate,
+            "Disconnect a bridge until it is started, or the broker is",
+            stop,
+        )
+        .query::<ReasonQuery>()
+        .answers_nothing(),
+        post(
+            "/api/v1/bridges/{name}/reconnect",
+            operate,
+            "Make a new connection of a bridge at once",
+            reconnect,
+        )
+        .query::<ReasonQuery>()
+        .answers_nothing(),
+        post(
+            "/api/v1/bridges/{name}/reset-session",
+            Role::Admin,
+            "End the session of a bridge at the far broker, and begin a new one",
+            reset_session,
+        )
+        .query::<ReasonQuery>()
+        .answers_nothing(),
+        post(
+            "/api/v1/bridges/{name}/drop-queue",
+            Role::Admin,
+            "Drop the messages that wait for a bridge",
+            drop_queue,
+        )
+        .query::<ReasonQuery>()
+        .answers::<Dropped>(),
+    ]
 }
 
 /// All bridges.
@@ -30,7 +78,7 @@ struct Bridge {
     /// Name.
     name: String,
     /// State: starting, up, degraded (a subscription is refused), down, refused (the name, the password or the Client
-    /// Identifier is), or conflict (another client uses the Client Identifier).
+    /// Identifier is), conflict (another client uses the Client Identifier), stopped, or idle (few messages wait).
     state: &'static str,
     /// When the state began, in seconds since 1970.
     since_s: u64,
@@ -42,6 +90,16 @@ struct Bridge {
     session_present: Option<bool>,
     /// Why it is not connected, or what is wrong although it is.
     why: Option<String>,
+    /// The last such reason since the start of the broker.
+    last_error: Option<String>,
+    /// When it was noted, in seconds since 1970.
+    last_error_s: Option<u64>,
+    /// Messages that wait for the bridge; null if it has no session yet, or its core has not answered.
+    queued: Option<u64>,
+    /// Their bytes.
+    queue_bytes: Option<u64>,
+    /// Messages in flight to the far broker.
+    inflight: Option<u64>,
     /// Messages sent to the far broker, repetitions included.
     sent: u64,
     /// Messages received from the far broker.
@@ -56,14 +114,17 @@ struct Bridge {
     refused_by_reason: BTreeMap<&'static str, u64>,
     /// Messages dropped because they came back by a loop of bridges.
     dropped_loops: u64,
+    /// Messages dropped by an operator.
+    dropped_by_operator: u64,
     /// Connections that a far broker has accepted.
     connects: u64,
     /// Sessions that a far broker has lost.
     sessions_lost: u64,
 }
 
-impl From<BridgeStatus> for Bridge {
-    fn from(status: BridgeStatus) -> Self {
+impl Bridge {
+    fn new(status: BridgeStatus, queue: Option<QueueSize>) -> Self {
+        let (last_error, last_error_s) = status.last_error.unzip();
         Self {
             name: status.name,
             state: status.state.name(),
@@ -72,6 +133,11 @@ impl From<BridgeStatus> for Bridge {
             servers: status.servers,
             session_present: status.session_present,
             why: status.why,
+            last_error,
+            last_error_s,
+            queued: queue.map(|queue| queue.messages),
+            queue_bytes: queue.map(|queue| queue.bytes),
+            inflight: queue.map(|queue| queue.inflight),
             sent: status.sent,
             received: status.received,
             dropped_unmapped: status.unmapped,
@@ -79,13 +145,144 @@ impl From<BridgeStatus> for Bridge {
             dropped_refused: status.refused,
             refused_by_reason: status.refused_by_reason.into_iter().collect(),
             dropped_loops: status.loops,
+            dropped_by_operator: status.by_operator,
             connects: status.connects,
             sessions_lost: status.sessions_lost,
         }
     }
 }
 
+/// All bridges with their queues.
+async fn all(admin: &Shared) -> Vec<Bridge> {
+    let status = admin.broker.bridges.status();
+    if status.is_empty() {
+        return Vec::new();
+    }
+    let sessions = admin.broker.bridges.sessions();
+    let ask = |reply| {
+        let sessions = sessions.clone();
+        Command::Engine(EngineCommand::BridgeQueues(BridgeQueues { sessions, reply }))
+    };
+    let answers = admin.broker.ask(ask).await;
+    let queue_of = |place: usize| {
+        let mut cores = answers.iter().flatten();
+        cores.find_map(|queues| queues.get(place).copied().flatten())
+    };
+    let bridges = status.into_iter().enumerate();
+    bridges.map(|(place, status)| Bridge::new(status, queue_of(place))).collect()
+}
+
+fn unknown(admin: &Shared, name: &str) -> Problem {
+    let bridges = admin.broker.bridges.status();
+    let names: Vec<&str> = bridges.iter().map(|bridge| &*bridge.name).collect();
+    Problem::not_found(match names[..] {
+        [] => format!("no bridge {name:?}: none is configured"),
+        _ => format!("no bridge {name:?}; the bridges are {}", names.join(", ")),
+    })
+}
+
 async fn bridges(State(admin): State<Shared>) -> Answer<BridgeList> {
-    let bridges = admin.broker.bridges.status().into_iter().map(Bridge::from).collect();
-    Ok(Json(BridgeList { bridges }))
+    Ok(Json(BridgeList { bridges: all(&admin).await }))
+}
+
+async fn bridge(State(admin): State<Shared>, Path(name): Path<String>) -> Answer<Bridge> {
+    let found = all(&admin).await.into_iter().find(|bridge| bridge.name == name);
+    found.map(Json).ok_or_else(|| unknown(&admin, &name))
+}
+
+/// Sends a command to a bridge, and waits until it is carried out.
+async fn tell(admin: &Shared, name: &str, command: BridgeCommand) -> Result<StatusCode, Problem> {
+    let replies = admin.broker.bridges.command(name, command);
+    let replies = replies.ok_or_else(|| unknown(admin, name))?;
+    match tokio::time::timeout(PATIENCE, replies.next()).await {
+        Ok(Some((_, Ok(Ok(()))))) => Ok(StatusCode::NO_CONTENT),
+        Ok(Some((_, Ok(Err(_))))) => Err(Problem::new(
+            StatusCode::CONFLICT,
+            format!("bridge {name:?} is stopped; start it first"),
+        )),
+        Ok(Some((_, Err(Refused::Busy)))) => {
+            let detail = format!("bridge {name:?} has several commands to carry out already");
+            Err(Problem::unavailable(detail).retry_after(5))
+        }
+        Ok(Some((_, Err(_))) | None) => Err(Problem::unavailable("the broker stops")),
+        Err(_) => Err(Problem::new(
+            StatusCode::GATEWAY_TIMEOUT,
+            format!(
+                "bridge {name:?} has not carried out the command within {} s, and does so when its attempt to connect \
+                 ends",
+                PATIENCE.as_secs()
+            ),
+        )),
+    }
+}
+
+async fn start(
+    State(admin): State<Shared>,
+    Path(name): Path<String>,
+    Query(_): Query<ReasonQuery>,
+) -> Result<StatusCode, Problem> {
+    tell(&admin, &name, BridgeCommand::Start).await
+}
+
+async fn stop(
+    State(admin): State<Shared>,
+    Path(name): Path<String>,
+    Query(_): Query<ReasonQuery>,
+) -> Result<StatusCode, Problem> {
+    tell(&admin, &name, BridgeCommand::Stop).await
+}
+
+async fn reconnect(
+    State(admin): State<Shared>,
+    Path(name): Path<String>,
+    Query(_): Query<ReasonQuery>,
+) -> Result<StatusCode, Problem> {
+    tell(&admin, &name, BridgeCommand::Reconnect).await
+}
+
+async fn reset_session(
+    State(admin): State<Shared>,
+    Path(name): Path<String>,
+    Query(_): Query<ReasonQuery>,
+) -> Result<StatusCode, Problem> {
+    tell(&admin, &name, BridgeCommand::ResetSession).await
+}
+
+/// What was dropped.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Dropped {
+    /// Messages.
+    dropped: u64,
+}
+
+async fn drop_queue(
+    State(admin): State<Shared>,
+    Path(name): Path<String>,
+    Query(_): Query<ReasonQuery>,
+) -> Answer<Dropped> {
+    let bridges = &admin.broker.bridges;
+    let place = bridges.status().iter().position(|bridge| bridge.name == name);
+    let place = place.ok_or_else(|| unknown(&admin, &name))?;
+    let session = &bridges.sessions()[place];
+    let replies = admin.broker.cores.ask_all(|reply| {
+        let client_identifier = session.clone();
+        Command::Engine(EngineCommand::Ask(Question::DropQueue { client_identifier, reply }))
+    });
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut problem = Problem::unavailable(format!("bridge {name:?} has no session yet"));
+    loop {
+        match tokio::time::timeout_at(deadline, replies.next()).await {
+            Ok(Some((_, Ok(Some(dropped))))) => {
+                bridges.note_dropped(&name, dropped);
+                return Ok(Json(Dropped { dropped }));
+            }
+            Ok(Some((_, Ok(None)))) => {}
+            Ok(Some((_, Err(refused)))) => problem = Problem::unavailable(refused.to_string()),
+            Ok(None) => return Err(problem.retry_after(1)),
+            Err(_) => {
+                let detail = format!("not all is dropped after {} s", PATIENCE.as_secs());
+                return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, detail));
+            }
+        }
+    }
 }

@@ -369,7 +369,7 @@ async fn inflight(
 /// Why, for the audit log.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct ReasonQuery {
+pub(super) struct ReasonQuery {
     /// The reason, which the audit log shows.
     #[expect(dead_code, reason = "the audit log has the whole request")]
     reason: Option<String>,

@@ -20,11 +20,12 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; c
     img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Names, media types and contents of the files.
-const FILES: [(&str, &str, &str); 8] = [
+const FILES: [(&str, &str, &str); 9] = [
     ("", "text/html; charset=utf-8", include_str!("dashboard/index.html")),
     ("app.js", "text/javascript; charset=utf-8", include_str!("dashboard/app.js")),
     ("api.js", "text/javascript; charset=utf-8", include_str!("dashboard/api.js")),
     ("ui.js", "text/javascript; charset=utf-8", include_str!("dashboard/ui.js")),
+    ("bridges.js", "text/javascript; charset=utf-8", include_str!("dashboard/bridges.js")),
     ("users.js", "text/javascript; charset=utf-8", include_str!("dashboard/users.js")),
     ("views.js", "text/javascript; charset=utf-8", include_str!("dashboard/views.js")),
     ("style.css", "text/css; charset=utf-8", include_str!("dashboard/style.css")),

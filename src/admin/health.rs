@@ -11,6 +11,7 @@ use crate::admin::Shared;
 use crate::admin::broker::{Broker, PATIENCE};
 use crate::admin::routes::{Route, get};
 use crate::config::Role;
+use crate::control::bridge::BridgeStatus;
 use crate::stats::Snapshot;
 
 /// The routes of this module.
@@ -31,6 +32,8 @@ pub fn routes() -> Vec<Route> {
 struct Wanted {
     /// If present: the answer has every check, and not only those that fail.
     verbose: Option<String>,
+    /// If present: of /readyz and /healthz, the bridges are among the checks.
+    bridges: Option<String>,
 }
 
 /// The health of the broker.
@@ -60,7 +63,22 @@ async fn live(State(admin): State<Shared>, Query(wanted): Query<Wanted>) -> Resp
 
 async fn ready(State(admin): State<Shared>, Query(wanted): Query<Wanted>) -> Response {
     let pulse = admin.broker.pulse().await;
-    answer(checks(&admin.broker, &pulse), &wanted)
+    let mut checks = checks(&admin.broker, &pulse);
+    if wanted.bridges.is_some() {
+        checks.push(bridges(&admin.broker.bridges.status()));
+    }
+    answer(checks, &wanted)
+}
+
+/// Whether each bridge that tries to be connected is.
+fn bridges(bridges: &[BridgeStatus]) -> Check {
+    let amiss = bridges.iter().filter(|bridge| bridge.state.is_amiss());
+    let names: Vec<&str> = amiss.map(|bridge| &*bridge.name).collect();
+    let found = match names.len() {
+        0 => format!("none of {} bridges waits for its connection", bridges.len()),
+        _ => format!("not connected: {}", names.join(", ")),
+    };
+    Check { name: "bridges", ok: names.is_empty(), found }
 }
 
 fn answer(mut checks: Vec<Check>, wanted: &Wanted) -> Response {

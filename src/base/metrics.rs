@@ -34,10 +34,12 @@ pub enum Drop {
     TopicTooLong,
     /// The topic does not begin with the mount point of the client's listener.
     OutsideMountPoint,
+    /// An operator has dropped what waited.
+    ByOperator,
 }
 
 /// All causes with their display names.
-pub const DROPS: [(Drop, &str); 15] = [
+pub const DROPS: [(Drop, &str); 16] = [
     (Drop::OutboxFull, "outbox-full"),
     (Drop::QueueFull, "queue-full"),
     (Drop::Superseded, "superseded"),
@@ -53,6 +55,7 @@ pub const DROPS: [(Drop, &str); 15] = [
     (Drop::PayloadTooLarge, "payload-too-large"),
     (Drop::TopicTooLong, "topic-too-long"),
     (Drop::OutsideMountPoint, "outside-mount-point"),
+    (Drop::ByOperator, "by-operator"),
 ];
 
 /// Dropped messages by cause.

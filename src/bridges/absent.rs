@@ -1,6 +1,9 @@
 //! Replacement of bridges in a build without them: there are none.
 
-use crate::control::bridge::BridgeStatus;
+use std::sync::Arc;
+
+use crate::control::Replies;
+use crate::control::bridge::{BridgeCommand, BridgeIsStopped, BridgeStatus};
 
 /// The bridges of a broker: none.
 #[derive(Clone, Debug, Default)]
@@ -11,4 +14,21 @@ impl Bridges {
     pub fn status(&self) -> Vec<BridgeStatus> {
         Vec::new()
     }
+
+    /// None.
+    pub fn sessions(&self) -> Arc<[Box<str>]> {
+        Arc::default()
+    }
+
+    /// No bridge has a name.
+    pub fn command(
+        &self,
+        _name: &str,
+        _command: BridgeCommand,
+    ) -> Option<Replies<Result<(), BridgeIsStopped>>> {
+        None
+    }
+
+    /// There are no messages.
+    pub fn note_dropped(&self, _name: &str, _messages: u64) {}
 }

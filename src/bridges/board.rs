@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::orders::Orders;
 use crate::base::atomic::AtomicU64;
 use crate::config::bridge::Bridge;
 use crate::control::bridge::{BridgeState, BridgeStatus};
@@ -20,6 +21,10 @@ pub(super) struct Board {
     /// Counted by the core of the bridge.
     pub counters: Arc<Counters>,
     standing: Mutex<Standing>,
+    /// The last reason of a state, and when it was noted, in seconds since 1970.
+    last_error: Mutex<Option<(String, u64)>>,
+    /// Commands of operators.
+    pub orders: Orders,
 }
 
 /// The state of a bridge.
@@ -43,7 +48,14 @@ impl Board {
             servers: bridge.servers.iter().map(ToString::to_string).collect(),
             counters: Arc::default(),
             standing: Mutex::new(Standing { since_s: seconds(), ..Standing::default() }),
+            last_error: Mutex::default(),
+            orders: Orders::default(),
         }
+    }
+
+    /// The name of the bridge.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -55,6 +67,9 @@ impl Board {
     pub fn set(&self, standing: Standing) {
         let mut now = self.standing();
         let since_s = if now.state == standing.state { now.since_s } else { seconds() };
+        if let Some(why) = &standing.why {
+            self.note_error(why);
+        }
         *now = Standing { since_s, ..standing };
     }
 
@@ -66,6 +81,9 @@ impl Board {
             if state != standing.state {
                 (standing.state, standing.since_s) = (state, seconds());
             }
+            if let Some(why) = &why {
+                self.note_error(why);
+            }
             standing.why = why;
         }
     }
@@ -73,6 +91,14 @@ impl Board {
     /// Whether the far broker has accepted the connection.
     pub fn is_connected(&self) -> bool {
         self.standing().server.is_some()
+    }
+
+    fn last_error(&self) -> MutexGuard<'_, Option<(String, u64)>> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn note_error(&self, why: &str) {
+        *self.last_error() = Some((why.to_owned(), seconds()));
     }
 
     /// The topic of the state, and its payload as JSON.
@@ -101,6 +127,7 @@ impl Board {
             server,
             session_present,
             why,
+            last_error: self.last_error().clone(),
             since_s,
             sent: of(&counters.sent),
             received: of(&counters.received),
@@ -109,6 +136,7 @@ impl Board {
             refused: Refusal::ALL.into_iter().filter(|of| of.drops()).map(refused).sum(),
             refused_by_reason: Refusal::ALL.map(|of| (of.name(), refused(of))).to_vec(),
             loops: of(&counters.loops),
+            by_operator: of(&counters.by_operator),
             connects: of(&counters.connects),
             sessions_lost: of(&counters.sessions_lost),
         }

@@ -5,6 +5,9 @@
 //! | `worker` | the thread of a bridge: registration of its session, attempts, pauses, signs of life |
 //! | `dial` | one connection: names, addresses, TCP and Unix sockets |
 //! | `board` | what is known of a bridge |
+//! | `orders` | commands of operators, on their way to the thread |
+//! | `lazy` | connections only while messages wait |
+//! | `leaving` | the end of a connection by a command |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `encryption` | TLS and WebSocket to the far broker |
 //! | `health` | refused subscriptions, and sessions that others take over |
@@ -21,6 +24,9 @@ mod dial;
 mod encryption;
 mod health;
 mod identity;
+mod lazy;
+mod leaving;
+mod orders;
 mod token;
 mod worker;
 
@@ -34,11 +40,11 @@ use flume::Sender;
 use crate::base::host_name::host_name;
 use crate::config::Settings;
 use crate::config::bridge::{Bridge, Echo, Profile};
-use crate::control::Cores;
-use crate::control::bridge::BridgeStatus;
+use crate::control::bridge::{BridgeCommand, BridgeIsStopped, BridgeStatus};
 use crate::control::stop::Stop;
+use crate::control::{Cores, Replies};
 use crate::transport::bridge::mapping::{InMap, OutMap};
-use crate::transport::bridge::{SESSION_PREFIX, Terms, notification};
+use crate::transport::bridge::{Counters, SESSION_PREFIX, Terms, notification};
 use board::Board;
 use worker::Worker;
 
@@ -105,10 +111,40 @@ impl Bridges {
         self.0.boards.iter().map(|board| board.status()).collect()
     }
 
+    /// Client Identifiers of the sessions of all bridges, in the order of [`Self::status`].
+    pub fn sessions(&self) -> Arc<[Box<str>]> {
+        self.0.boards.iter().map(|board| session(board.name()).into()).collect()
+    }
+
+    /// Sends a command to a bridge; none if no bridge has this name. The reply comes when the command is carried out.
+    pub fn command(
+        &self,
+        name: &str,
+        command: BridgeCommand,
+    ) -> Option<Replies<Result<(), BridgeIsStopped>>> {
+        Some(self.board(name)?.orders.send(command))
+    }
+
+    /// An operator has dropped messages of a bridge.
+    pub fn note_dropped(&self, name: &str, messages: u64) {
+        if let Some(board) = self.board(name) {
+            Counters::add(&board.counters.by_operator, messages);
+        }
+    }
+
+    fn board(&self, name: &str) -> Option<&Arc<Board>> {
+        self.0.boards.iter().find(|board| board.name() == name)
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<Sender<()>>> {
         // No code that can panic runs with the lock held.
         self.0.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The Client Identifier of the session of a bridge.
+fn session(name: &str) -> String {
+    format!("{SESSION_PREFIX}{name}")
 }
 
 fn terms(bridge: &Bridge, settings: &Settings, broker: &str) -> Terms {
@@ -117,7 +153,7 @@ fn terms(bridge: &Bridge, settings: &Settings, broker: &str) -> Terms {
     Terms {
         notification: notifies.then(|| notification::topic(&client_identifier).into()),
         accepts: bridge.accepts(),
-        session: format!("{SESSION_PREFIX}{}", bridge.name).into(),
+        session: session(&bridge.name).into(),
         user: (!bridge.user.is_empty()).then(|| bridge.user.as_str().into()),
         client_identifier: client_identifier.into(),
         keep_alive_s: bridge.keep_alive_s,

@@ -1,5 +1,6 @@
 //! The thread of one bridge.
 
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,12 +10,16 @@ use super::backoff::Backoff;
 use super::board::{Board, Standing};
 use super::encryption::Encryption;
 use super::health::{Refused, Takeovers, is_about_identity};
+use super::lazy::Traffic;
+use super::orders::{Heard, Order};
 use super::token::{self, Renewal};
-use super::{board, dial, identity};
+use super::{board, dial, identity, leaving};
 use crate::base::log_rate::{self, rated};
 use crate::base::secret_file;
-use crate::config::bridge::{Bridge, BridgeQueue, Profile, Server, Version as Versions};
-use crate::control::bridge::{BridgeDue, BridgeState, BridgeTick, Dialed};
+use crate::config::bridge::{Bridge, BridgeQueue, Profile, Server, StartMode, Version as Versions};
+use crate::control::bridge::{
+    BridgeCommand, BridgeDue, BridgeIsStopped, BridgeState, BridgeTick, Dialed,
+};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
 use crate::transport::Transport;
@@ -61,6 +66,26 @@ struct Outcome {
     is_version_refused: bool,
     /// The reason.
     why: Option<String>,
+    /// The command that has ended it.
+    order: Option<Order>,
+    /// It has ended because there was no traffic.
+    is_idle: bool,
+}
+
+/// What the thread remembers from one connection to the next.
+#[derive(Debug)]
+pub(super) struct Course {
+    /// What becomes of the session at the far broker.
+    start: Start,
+    backoff: Backoff,
+    takeovers: Takeovers,
+    /// The protocol versions to try, and the place of the current one.
+    dialects: Vec<Dialect>,
+    dialect: usize,
+    /// No connection is made.
+    pub is_stopped: bool,
+    /// No connection is made until messages wait.
+    pub is_idle: bool,
 }
 
 /// A protocol version to try; the second field is the bit of bridges before 5.0.
@@ -80,67 +105,142 @@ fn dialects(version: Versions, has_bit: bool) -> Vec<Dialect> {
 impl Worker {
     /// Serves the bridge until the broker stops.
     pub fn run(self) {
-        let name = &*self.bridge.name;
         let Some(session_present) = self.register_until_done() else { return };
         self.bound_queue();
-        // A new session uses Packet Identifiers from 1 on, which the far broker may remember from an earlier one.
-        let mut begins_anew = !session_present;
-        let mut backoff = Backoff::new(&self.bridge.reconnect);
-        let mut takeovers = Takeovers::default();
-        let dialects = dialects(self.bridge.version, self.bridge.bridge_bit);
-        let mut dialect = 0;
+        let mut course = Course {
+            // A new session uses Packet Identifiers from 1 on, which the far broker may remember from an earlier one.
+            start: if session_present { Start::Resume } else { Start::Discard },
+            backoff: Backoff::new(&self.bridge.reconnect),
+            takeovers: Takeovers::default(),
+            dialects: dialects(self.bridge.version, self.bridge.bridge_bit),
+            dialect: 0,
+            is_stopped: self.bridge.start == StartMode::Manual,
+            is_idle: self.bridge.start == StartMode::Lazy,
+        };
+        if course.is_stopped {
+            self.tell(Standing { state: BridgeState::Stopped, ..Standing::default() });
+        }
         loop {
-            let start = match (begins_anew, self.bridge.clean_start) {
-                // Before 5.0, the far broker keeps no session of a connection that begins a new one. In 5.0, Mosquitto
-                // 2.0 has forgotten such a session after a restart.
-                (true, false) => Start::Discard,
-                (false, false) => Start::Resume,
-                _ => Start::Clean,
-            };
-            let outcome = self.attempt(dialects[dialect], start);
-            if self.stop.is_requested() {
+            if course.is_idle && !course.is_stopped && self.await_messages(&mut course) {
                 return;
             }
-            if outcome.is_discarded {
-                begins_anew = false;
-                continue;
-            }
-            if outcome.lasted.is_some() {
-                begins_anew = false;
-            }
-            let stable = Duration::from_secs(self.bridge.reconnect.stable_s.into());
-            if outcome.lasted.is_some_and(|lasted| lasted >= stable) {
-                backoff.reset();
-            }
-            if outcome.is_version_refused {
-                dialect = (dialect + 1) % dialects.len();
-                if dialect > 0 {
-                    let (version, _) = dialects[dialect];
-                    tracing::info!(
-                        bridge = name,
-                        version = version.name(),
-                        "trying another protocol version"
-                    );
-                    continue;
+            let pause = match course.is_stopped {
+                true => None,
+                false => {
+                    let outcome = self.attempt(&course);
+                    if self.stop.is_requested() {
+                        return;
+                    }
+                    match self.conclude(outcome, &mut course) {
+                        Some(pause) => Some(pause),
+                        None => continue,
+                    }
                 }
-            }
-            let why = outcome.why.as_deref().unwrap_or("connection lost");
-            let (state, pause) = match self.is_conflict(&outcome, &mut takeovers) {
-                true => (BridgeState::Conflict, backoff.longest()),
-                false if outcome.is_identity_refused => {
-                    let pause = backoff.next(identity::random()).max(REFUSED_PAUSE);
-                    (BridgeState::Refused, pause)
-                }
-                false => (BridgeState::Down, backoff.next(identity::random())),
             };
-            self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });
-            let retry_ms = pause.as_millis() as u64;
-            tracing::warn!(bridge = name, why, retry_ms, "bridge is not connected");
-            self.bound_queue();
-            if self.pause(pause) {
+            if self.rest(pause, &mut course) {
                 return;
             }
         }
+    }
+
+    /// Learns from a connection that has ended. Returns how long to wait before the next one; none for no time.
+    fn conclude(&self, outcome: Outcome, course: &mut Course) -> Option<Duration> {
+        let name = &*self.bridge.name;
+        if outcome.is_discarded {
+            course.start = Start::First;
+        } else if outcome.lasted.is_some() {
+            course.start = Start::Resume;
+        }
+        if let Some(order) = outcome.order {
+            self.carry_out(order, course);
+            return None;
+        }
+        course.is_idle = outcome.is_idle;
+        if outcome.is_discarded || outcome.is_idle {
+            return None;
+        }
+        let stable = Duration::from_secs(self.bridge.reconnect.stable_s.into());
+        if outcome.lasted.is_some_and(|lasted| lasted >= stable) {
+            course.backoff.reset();
+        }
+        if outcome.is_version_refused {
+            course.dialect = (course.dialect + 1) % course.dialects.len();
+            if course.dialect > 0 {
+                let (version, _) = course.dialects[course.dialect];
+                tracing::info!(
+                    bridge = name,
+                    version = version.name(),
+                    "trying another protocol version"
+                );
+                return None;
+            }
+        }
+        let why = outcome.why.as_deref().unwrap_or("connection lost");
+        let backoff = &mut course.backoff;
+        let (state, pause) = match self.is_conflict(&outcome, &mut course.takeovers) {
+            true => (BridgeState::Conflict, backoff.longest()),
+            false if outcome.is_identity_refused => {
+                let pause = backoff.next(identity::random()).max(REFUSED_PAUSE);
+                (BridgeState::Refused, pause)
+            }
+            false => (BridgeState::Down, backoff.next(identity::random())),
+        };
+        self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });
+        let retry_ms = pause.as_millis() as u64;
+        tracing::warn!(bridge = name, why, retry_ms, "bridge is not connected");
+        self.bound_queue();
+        Some(pause)
+    }
+
+    /// Waits before an attempt, or until a command starts the bridge. Returns whether the broker stops.
+    pub fn rest(&self, pause: Option<Duration>, course: &mut Course) -> bool {
+        let deadline = pause.map(|pause| Instant::now() + pause);
+        loop {
+            let until = deadline.unwrap_or_else(|| Instant::now() + AGAIN);
+            match self.board.orders.wait(&self.stopped, until) {
+                Heard::Order(order) => {
+                    if self.carry_out(order, course) {
+                        return false;
+                    }
+                }
+                Heard::Stopped => return true,
+                _ if deadline.is_some() => return false,
+                _ => self.bound_queue(),
+            }
+        }
+    }
+
+    /// Carries out a command while there is no connection. Returns whether the time of waiting is over.
+    fn carry_out(&self, order: Order, course: &mut Course) -> bool {
+        let Order { command, reply } = order;
+        if course.is_stopped && command != BridgeCommand::Start {
+            reply.send(match command {
+                BridgeCommand::Stop => Ok(()),
+                _ => Err(BridgeIsStopped),
+            });
+            return false;
+        }
+        let is_over = course.is_stopped || course.is_idle || command != BridgeCommand::Start;
+        if is_over {
+            tracing::info!(
+                bridge = &*self.bridge.name,
+                action = command.name(),
+                "command to a bridge"
+            );
+            course.backoff.reset();
+            course.is_stopped = command == BridgeCommand::Stop;
+            course.is_idle = false;
+            let state = match course.is_stopped {
+                true => BridgeState::Stopped,
+                false => BridgeState::Starting,
+            };
+            self.tell(Standing { state, ..Standing::default() });
+        }
+        if command == BridgeCommand::ResetSession {
+            course.start = Start::Discard;
+        }
+        reply.send(Ok(()));
+        is_over
     }
 
     /// Whether another client uses the Client Identifier of the bridge, so that each ends the other's connection.
@@ -223,7 +323,14 @@ impl Worker {
     }
 
     /// Connects to the first server that can be reached, and serves the connection until it ends.
-    fn attempt(&self, (version, is_bridge): Dialect, start: Start) -> Outcome {
+    fn attempt(&self, course: &Course) -> Outcome {
+        let (version, is_bridge) = course.dialects[course.dialect];
+        let start = match (course.start, self.bridge.clean_start) {
+            // Before 5.0, the far broker keeps no session of a connection that begins a new one. In 5.0, Mosquitto 2.0
+            // has forgotten such a session after a restart.
+            (start, false) => start,
+            (_, true) => Start::Clean,
+        };
         let failed = |why: String| Outcome { why: Some(why), ..Outcome::default() };
         let prepared = password(&self.bridge)
             .and_then(|password| Ok((password, Encryption::prepare(&self.bridge)?)));
@@ -243,17 +350,22 @@ impl Worker {
         let attempt = Attempt { version, is_bridge, start, username, password };
         let mut whys = Vec::new();
         for server in &self.bridge.servers {
+            // Names that do not resolve, and addresses that do not answer, take their time.
+            if let Some(order) = self.board.orders.next() {
+                return Outcome { order: Some(order), ..Outcome::default() };
+            }
             match dial::connect(server, &self.bridge) {
                 Ok(socket) => {
                     let renewal = lasts.and_then(|lasts| Renewal::new(lasts, &socket).ok());
                     let (report, events) = self.report();
+                    let handle = socket.try_clone().ok();
                     let link = Link::connect(Arc::clone(&self.terms), attempt, report);
                     let dialed = encryption.begin(server, link).and_then(|far_end| {
                         let transport = Box::new(Transport::to_far_broker(far_end));
                         self.hand_over(Dialed { socket, transport, bytes: Vec::new() })
                     });
                     return match dialed {
-                        Ok(()) => self.watch(server, &events, renewal),
+                        Ok(()) => self.watch(server, &events, renewal, handle.as_ref()),
                         Err(why) => failed(why),
                     };
                 }
@@ -269,6 +381,7 @@ impl Worker {
         server: &Server,
         events: &Receiver<Event>,
         mut renewal: Option<Renewal>,
+        socket: Option<&TcpStream>,
     ) -> Outcome {
         let name = &*self.bridge.name;
         let interval = Duration::from_secs(self.bridge.keep_alive_s.into()) / TICKS;
@@ -277,11 +390,12 @@ impl Worker {
         let mut refused = Refused::default();
         let mut next_tick = Instant::now() + interval;
         let mut again = None;
+        let mut traffic = Traffic::new(&self.bridge, &self.board.counters);
         loop {
             let renews = renewal.as_ref().map(Renewal::at);
-            let next = [again, renews].into_iter().flatten().fold(next_tick, Instant::min);
-            match events.recv_deadline(next) {
-                Ok(Event::Connected { session_present }) => {
+            let looks = [again, traffic.next_look(), renews].into_iter().flatten();
+            match self.board.orders.wait_on(events, looks.fold(next_tick, Instant::min)) {
+                Heard::Event(Event::Connected { session_present }) => {
                     since = Some(Instant::now());
                     // The session may be a new one.
                     self.bound_queue();
@@ -293,30 +407,37 @@ impl Worker {
                     });
                     tracing::info!(bridge = name, %server, session_present, "bridge connected");
                 }
-                Ok(Event::Discarded) => outcome.is_discarded = true,
-                Ok(Event::Refused { code, what }) => {
+                Heard::Event(Event::Discarded) => outcome.is_discarded = true,
+                Heard::Event(Event::Refused { code, what }) => {
                     outcome.is_version_refused = code == VERSION_REFUSED
                         || code == ReasonCode::UnsupportedProtocolVersion as u8;
                     outcome.is_identity_refused = is_about_identity(code);
                     outcome.why =
                         Some(format!("the far broker has refused the connection: {what}"));
                 }
-                Ok(Event::Ended { why }) => {
+                Heard::Event(Event::Ended { why }) => {
                     outcome.why = outcome.why.or(why);
                     break;
                 }
-                Ok(Event::TakenOver) => outcome.is_taken_over = true,
-                Ok(other) => {
+                Heard::Event(Event::TakenOver) => outcome.is_taken_over = true,
+                Heard::Event(other) => {
                     self.log(other, &mut refused);
                     again = refused.is_any_there().then(|| again.unwrap_or(Instant::now() + AGAIN));
                 }
-                Err(RecvTimeoutError::Disconnected) => break,
-                Err(RecvTimeoutError::Timeout)
-                    if renews.is_some_and(|renews| renews <= Instant::now()) =>
-                {
+                Heard::Order(order) if order.command == BridgeCommand::Start => {
+                    order.reply.send(Ok(()));
+                }
+                Heard::Order(order) => {
+                    let is_open = since.is_some();
+                    leaving::leave(&self.cores, &self.terms.session, events, socket, is_open);
+                    outcome.order = Some(order);
+                    break;
+                }
+                Heard::Gone | Heard::Stopped => break,
+                Heard::Nothing if renews.is_some_and(|renews| renews <= Instant::now()) => {
                     outcome.why = renewal.take().map(Renewal::end);
                 }
-                Err(RecvTimeoutError::Timeout) => {
+                Heard::Nothing => {
                     let now = Instant::now();
                     if again.is_some_and(|again| again <= now) {
                         self.tick(BridgeDue::Subscriptions);
@@ -327,6 +448,11 @@ impl Worker {
                         self.bound_queue();
                         next_tick = now + interval;
                     }
+                    if since.is_some() && traffic.has_ceased() && self.waiting() == Some(0) {
+                        leaving::leave(&self.cores, &self.terms.session, events, socket, true);
+                        outcome.is_idle = true;
+                        break;
+                    }
                 }
             }
         }
@@ -335,7 +461,7 @@ impl Worker {
     }
 
     /// Notes a state, and publishes it.
-    fn tell(&self, standing: Standing) {
+    pub fn tell(&self, standing: Standing) {
         self.board.set(standing);
         self.publish_state();
     }
@@ -361,7 +487,7 @@ impl Worker {
     }
 
     /// Bounds the queue, if it has bounds of its own, and lets what is too old leave it.
-    fn bound_queue(&self) {
+    pub fn bound_queue(&self) {
         if self.bridge.queue != BridgeQueue::default() {
             self.tick(BridgeDue::Queue(self.bridge.queue));
         }

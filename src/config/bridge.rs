@@ -70,6 +70,15 @@ pub struct Bridge {
     /// Receive Maximum, which the other broker is told in MQTT 5.0; 0 for that of clients.
     #[serde(default, deserialize_with = "between::<_, _, 0, 65_535>")]
     pub receive_maximum: u16,
+    /// When the bridge connects.
+    #[serde(default)]
+    pub start: StartMode,
+    /// Messages that wait before a bridge with [`StartMode::Lazy`] connects.
+    #[serde(default = "lazy_messages", deserialize_with = "between::<_, _, 1, 4_294_967_295>")]
+    pub lazy_messages: u32,
+    /// Seconds without a message after which such a bridge disconnects.
+    #[serde(default = "idle_s", deserialize_with = "between::<_, _, 1, 86_400>")]
+    pub idle_s: u32,
     /// User by whose rules messages come in and go out; empty for none.
     #[serde(default)]
     pub user: String,
@@ -101,6 +110,14 @@ fn session_expiry_s() -> u32 {
 }
 
 fn keep_alive_s() -> u16 {
+    60
+}
+
+fn lazy_messages() -> u32 {
+    1
+}
+
+fn idle_s() -> u32 {
     60
 }
 
@@ -172,6 +189,19 @@ pub enum Echo {
     Auto,
     /// They are messages like others.
     Off,
+}
+
+/// When a bridge connects.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum StartMode {
+    /// With the broker, and again after each end.
+    #[default]
+    Always,
+    /// When an operator starts it.
+    Manual,
+    /// When messages wait, until there is no traffic.
+    Lazy,
 }
 
 /// Which retained messages go to the other broker.

@@ -1,6 +1,7 @@
 //! Connections to far brokers, on their way from the threads of bridges to cores.
 
 use std::net::TcpStream;
+use std::sync::Arc;
 
 use crate::config::bridge::BridgeQueue;
 use crate::control::command::Reply;
@@ -39,6 +40,65 @@ pub enum BridgeDue {
     Queue(BridgeQueue),
 }
 
+/// The connection of a bridge ends, with DISCONNECT to the far broker. The core that has the session replies whether
+/// there is a connection.
+#[derive(Debug)]
+pub struct BridgeEnd {
+    /// Client Identifier of the session.
+    pub session: Box<str>,
+    /// The way back.
+    pub reply: Reply<bool>,
+}
+
+/// How many messages wait in the sessions of bridges. A core replies about those that are at home there.
+#[derive(Debug)]
+pub struct BridgeQueues {
+    /// Client Identifiers of the sessions.
+    pub sessions: Arc<[Box<str>]>,
+    /// The way back, for a queue at the place of each session that the core has.
+    pub reply: Reply<Vec<Option<QueueSize>>>,
+}
+
+/// Messages on their way to the far broker of a bridge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueSize {
+    /// Messages that wait.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages that were sent, or are about to be, and that the far broker has not acknowledged.
+    pub inflight: u64,
+}
+
+/// A command of an operator to a bridge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BridgeCommand {
+    /// Connect, and stay connected.
+    Start,
+    /// Disconnect, and stay so until [`Self::Start`] or the next start of the broker.
+    Stop,
+    /// Make a new connection at once.
+    Reconnect,
+    /// End the session at the far broker, and begin a new one.
+    ResetSession,
+}
+
+impl BridgeCommand {
+    /// Name for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Start => "start",
+            Self::Stop => "stop",
+            Self::Reconnect => "reconnect",
+            Self::ResetSession => "reset-session",
+        }
+    }
+}
+
+/// The bridge is stopped, and the command is for one that is not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BridgeIsStopped;
+
 /// What is known of a bridge. Counters are since the start of the broker.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeStatus {
@@ -54,6 +114,8 @@ pub struct BridgeStatus {
     pub session_present: Option<bool>,
     /// Why it is not connected, or what is wrong although it is.
     pub why: Option<String>,
+    /// The last such reason, and when it was noted, in seconds since 1970.
+    pub last_error: Option<(String, u64)>,
     /// When the state began, in seconds since 1970.
     pub since_s: u64,
     /// Messages sent to the far broker, repetitions included.
@@ -70,6 +132,8 @@ pub struct BridgeStatus {
     pub refused_by_reason: Vec<(&'static str, u64)>,
     /// Messages that came back by a loop of bridges.
     pub loops: u64,
+    /// Messages that an operator has dropped.
+    pub by_operator: u64,
     /// Connections that a far broker has accepted.
     pub connects: u64,
     /// Sessions that the far broker has lost.
@@ -92,12 +156,24 @@ pub enum BridgeState {
     Refused,
     /// It is not connected: another client uses its Client Identifier at the far broker.
     Conflict,
+    /// It is not connected, and tries nothing: an operator has stopped it, or has not started it.
+    Stopped,
+    /// It is not connected, because few messages wait for it.
+    Idle,
 }
 
 impl BridgeState {
     /// All states.
-    pub const ALL: [Self; 6] =
-        [Self::Starting, Self::Up, Self::Degraded, Self::Down, Self::Refused, Self::Conflict];
+    pub const ALL: [Self; 8] = [
+        Self::Starting,
+        Self::Up,
+        Self::Degraded,
+        Self::Down,
+        Self::Refused,
+        Self::Conflict,
+        Self::Stopped,
+        Self::Idle,
+    ];
 
     /// Whether the far broker has accepted the connection.
     pub fn is_connected(self) -> bool {
@@ -113,6 +189,13 @@ impl BridgeState {
             Self::Down => "down",
             Self::Refused => "refused",
             Self::Conflict => "conflict",
+            Self::Stopped => "stopped",
+            Self::Idle => "idle",
         }
+    }
+
+    /// Whether the bridge tries to be connected, and is not.
+    pub fn is_amiss(self) -> bool {
+        !self.is_connected() && !matches!(self, Self::Stopped | Self::Idle)
     }
 }

@@ -9,7 +9,7 @@ use flume::{Receiver, Sender};
 use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
 use crate::config::Settings;
-use crate::control::bridge::{BridgeTick, Dialed};
+use crate::control::bridge::{BridgeEnd, BridgeQueues, BridgeTick, Dialed};
 use crate::control::listener::Handed;
 use crate::control::question::Question;
 use crate::control::webhooks::Tap;
@@ -48,6 +48,10 @@ pub enum EngineCommand {
     CheckAccess(Reply<AccessChecked>),
     /// A bridge looks for signs of life of its far broker.
     BridgeTick(BridgeTick),
+    /// A bridge ends its connection.
+    BridgeEnd(BridgeEnd),
+    /// How many messages wait for bridges.
+    BridgeQueues(BridgeQueues),
     /// Publish the state of a bridge, retained, on a topic below `$SYS`, unless these topics are switched off.
     PublishState {
         /// The topic.
@@ -111,6 +115,8 @@ impl Command {
             Self::Adopt(_) => {}
             Self::Engine(EngineCommand::CheckAccess(reply)) => reply.refuse(refused),
             Self::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.refuse(refused),
+            Self::Engine(EngineCommand::BridgeEnd(end)) => end.reply.refuse(refused),
+            Self::Engine(EngineCommand::BridgeQueues(of)) => of.reply.refuse(refused),
             Self::Engine(EngineCommand::Ask(question)) => question.refuse(refused),
             Self::Engine(
                 EngineCommand::Configure { reply, .. }

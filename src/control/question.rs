@@ -143,6 +143,14 @@ pub enum Question {
         /// The way back.
         reply: Reply<bool>,
     },
+    /// Drops the messages that wait for a client; what is in flight stays. The answer is their number; none if this core
+    /// does not know the client.
+    DropQueue {
+        /// The Client Identifier.
+        client_identifier: Box<str>,
+        /// The way back.
+        reply: Reply<Option<u64>>,
+    },
     /// Ends one subscription of a client; the answer is whether this core had it.
     EndSubscription {
         /// The Client Identifier.
@@ -205,6 +213,7 @@ impl Question {
             Self::Inflight { reply, .. } => reply.refuse(refused),
             Self::Recipients { reply, .. } => reply.refuse(refused),
             Self::CountRecipients { reply, .. } => reply.refuse(refused),
+            Self::DropQueue { reply, .. } => reply.refuse(refused),
             Self::Retained { reply, .. } => reply.refuse(refused),
             Self::RetainedMessage { reply, .. } => reply.refuse(refused),
             Self::ClearRetained { reply, .. } => reply.refuse(refused),

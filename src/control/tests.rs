@@ -36,6 +36,8 @@ impl Core {
                 }
                 Command::Engine(EngineCommand::Ask(question)) => question.refuse(Refused::Busy),
                 Command::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.send(false),
+                Command::Engine(EngineCommand::BridgeEnd(end)) => end.reply.send(false),
+                Command::Engine(EngineCommand::BridgeQueues(of)) => of.reply.send(Vec::new()),
                 Command::Engine(
                     EngineCommand::Configure { reply, .. }
                     | EngineCommand::PublishState { reply, .. }

@@ -17,6 +17,8 @@ impl Engine {
         match command {
             EngineCommand::CheckAccess(reply) => self.access.answer_when_checked(reply),
             EngineCommand::BridgeTick(tick) => self.tick_bridge(tick),
+            EngineCommand::BridgeEnd(end) => self.end_bridge(end),
+            EngineCommand::BridgeQueues(queues) => self.count_bridge_queues(queues),
             EngineCommand::PublishState { topic, payload, reply } => {
                 if self.config.mqtt.sys_interval_s > 0 {
                     self.publish_sys_topic(&topic, &payload);

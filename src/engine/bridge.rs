@@ -5,12 +5,15 @@ use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
 use crate::base::metrics::Drop as DropCause;
 use crate::config::bridge::BridgeQueue;
-use crate::control::bridge::{BridgeDue, BridgeTick};
+use crate::control::bridge::{BridgeDue, BridgeEnd, BridgeQueues, BridgeTick, QueueSize};
+use crate::engine::cause::Cause;
 use crate::engine::connections::connection::{Connection, Phase};
+use crate::engine::connections::ending::Ending;
 use crate::engine::listeners::NO_LISTENER;
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
 use crate::transport::bridge::{FarEnd, Link};
+use crate::wire::ReasonCode;
 
 impl Engine {
     /// A bridge has opened a connection to another broker. `bytes` are packets of the bridge's session, as if they had
@@ -107,6 +110,31 @@ impl Engine {
                 self.connections.mark_ready(id);
             }
         }
+    }
+
+    /// Ends the connection of a bridge, if its session is at home on this core.
+    pub(in crate::engine) fn end_bridge(&mut self, end: BridgeEnd) {
+        let id = self.sessions.connection_of(&end.session);
+        if let Some(id) = id {
+            let (reason, cause) = (ReasonCode::AdministrativeAction, Cause::ByOperator);
+            self.end_connection(id, Ending::Server(reason, cause));
+        }
+        end.reply.send(id.is_some());
+    }
+
+    /// Counts what waits in those sessions of bridges that are at home on this core.
+    pub(in crate::engine) fn count_bridge_queues(&mut self, queues: BridgeQueues) {
+        self.work.spend(queues.sessions.len());
+        let of = |client_identifier: &str| {
+            let session = self.sessions.find(client_identifier)?;
+            let Some(outbound) = &self.sessions[session].outbound else {
+                return Some(QueueSize::default());
+            };
+            let (messages, bytes) = (outbound.queued() as u64, outbound.queued_bytes());
+            Some(QueueSize { messages, bytes, inflight: outbound.inflight() as u64 })
+        };
+        let found = queues.sessions.iter().map(|session| of(session)).collect();
+        queues.reply.send(found);
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId};
-use crate::control::bridge::BridgeTick;
+use crate::control::bridge::{BridgeEnd, BridgeQueues, BridgeTick};
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
 
@@ -30,5 +30,13 @@ impl Engine {
 
     pub(in crate::engine) fn tick_bridge(&mut self, tick: BridgeTick) {
         tick.reply.send(false);
+    }
+
+    pub(in crate::engine) fn end_bridge(&mut self, end: BridgeEnd) {
+        end.reply.send(false);
+    }
+
+    pub(in crate::engine) fn count_bridge_queues(&mut self, queues: BridgeQueues) {
+        queues.reply.send(Vec::new());
     }
 }

@@ -3,6 +3,8 @@
 #![cfg(all(unix, feature = "bridge", feature = "store"))]
 
 mod access;
+#[cfg(feature = "admin")]
+mod commands;
 mod crashes;
 mod far;
 #[path = "../support/folder.rs"]

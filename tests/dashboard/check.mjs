@@ -70,6 +70,12 @@ rules_max = 10
 listen = ["unix:${join(folder, "admin.sock")}", "127.0.0.1:${http}"]
 [admin.access]
 tokens_file = "${tokens}"
+[[bridges]]
+name = "cloud"
+servers = ["mqtt://127.0.0.1:${await freePort()}"]
+reconnect = { first_ms = 100, most_s = 1 }
+[[bridges.out]]
+filter = "plant/#"
 `);
   const broker = spawn(BROKER, ["--config", join(folder, "broker.toml")], { stdio: ["ignore", "ignore", "inherit"] });
   children.push(broker);
@@ -103,6 +109,7 @@ tokens_file = "${tokens}"
     await step.subscriptions();
     await step.bans();
     await step.users();
+    await step.bridges();
     await step.configuration();
     await step.trace(client);
     await step.dark();
@@ -241,6 +248,21 @@ function steps(page, base) {
       await press("Remove", "dialog");
       await shows("No rules.");
     },
+    async bridges() {
+      await go("#/bridges");
+      await shows("cloud");
+      await eventually("the reason", async () => { await press("Refresh"); return (await text()).includes("down"); });
+      await look("bridges");
+      await press("Reconnect");
+      await press("Reconnect", "dialog");
+      await eventually("the command was carried out", () => page.$eval("#notice", (notice) => notice.textContent.includes("reconnects")));
+      await press("Stop");
+      await fill("reason", "a test", "dialog");
+      await press("Stop", "dialog");
+      await shows("stopped");
+      await press("Start");
+      await eventually("it is started", async () => { await press("Refresh"); return !(await text()).includes("stopped"); });
+    },
     async configuration() {
       await go("#/config");
       await shows("limits.connections_max");
@@ -275,7 +297,7 @@ function steps(page, base) {
         await page.keyboard.press("Tab");
         reached.add(await page.evaluate(() => document.activeElement.textContent));
       }
-      for (const view of ["Overview", "Clients", "Topics", "Subscriptions", "Bans", "Users", "Configuration", "Trace"]) assert.ok(reached.has(view), `Tab reaches ${view}`);
+      for (const view of ["Overview", "Clients", "Topics", "Subscriptions", "Bans", "Users", "Bridges", "Configuration", "Trace"]) assert.ok(reached.has(view), `Tab reaches ${view}`);
       await page.$eval('nav a[href="#/clients"]', (link) => link.focus());
       await page.keyboard.press("Enter");
       await shows("Client Identifier");

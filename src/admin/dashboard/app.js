@@ -1,6 +1,7 @@
 // Log in, and show the view that the address names.
 
 import { get, request } from "./api.js";
+import { bridges } from "./bridges.js";
 import { field, h, notify, values } from "./ui.js";
 import { users } from "./users.js";
 import * as views from "./views.js";
@@ -8,7 +9,7 @@ import * as views from "./views.js";
 const main = document.getElementById("main");
 const health = document.getElementById("health");
 const VIEWS = { overview: views.overview, clients: views.clients, retained: views.retained, subscriptions: views.subscriptions,
-  bans: views.bans, users, config: views.config, trace: views.trace };
+  bans: views.bans, users, bridges, config: views.config, trace: views.trace };
 
 let who = null;
 let end = null;

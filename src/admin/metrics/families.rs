@@ -283,6 +283,7 @@ fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
             ("too-large", of.too_large),
             ("refused", of.refused),
             ("loop", of.loops),
+            ("by-operator", of.by_operator),
         ];
         causes.map(|(cause, messages)| {
             let cause = ("cause", cause.to_owned());

@@ -5,8 +5,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::flags::{
-    BanCommand, BanKind, ClientPart, ClientState, ClientsFlags, CtlCommand, RetainedCommand,
-    RuleCommand, SessionCommand, TraceFlags, UserCommand,
+    BanCommand, BanKind, BridgeCommand, ClientPart, ClientState, ClientsFlags, CtlCommand,
+    RetainedCommand, RuleCommand, SessionCommand, TraceFlags, UserCommand,
 };
 use super::table::{self, List};
 use super::{Error, given_or_input};
@@ -94,12 +94,14 @@ const BRIDGES: List = List {
         "state",
         "server",
         "since_s",
+        "queued",
         "sent",
         "received",
         "dropped_unmapped",
         "dropped_too_large",
         "dropped_refused",
         "dropped_loops",
+        "dropped_by_operator",
         "connects",
         "sessions_lost",
         "why",
@@ -205,8 +207,12 @@ impl Call {
 pub fn of(command: &CtlCommand) -> Result<Call, Error> {
     Ok(match command {
         CtlCommand::Status => Call::get("/api/v1/status", View::Fields),
-        CtlCommand::Health { live } => {
-            let path = if *live { "/livez?verbose" } else { "/readyz?verbose" };
+        CtlCommand::Health { live, bridges } => {
+            let path = match (live, bridges) {
+                (true, _) => "/livez?verbose",
+                (_, true) => "/readyz?verbose&bridges",
+                _ => "/readyz?verbose",
+            };
             let checks = List { field: "checks", columns: &["name", "ok", "found"] };
             Call::get(path, View::List(checks))
         }
@@ -231,7 +237,8 @@ pub fn of(command: &CtlCommand) -> Result<Call, Error> {
             publish(topic, given_or_input(payload)?, *qos, *retain)
         }
         CtlCommand::Session { what } => session(what),
-        CtlCommand::Bridges => Call::get("/api/v1/bridges", View::List(BRIDGES)),
+        CtlCommand::Bridges => bridge(&BridgeCommand::List),
+        CtlCommand::Bridge { what } => bridge(what),
         CtlCommand::Webhooks => Call::get("/api/v1/webhooks", View::List(WEBHOOKS)),
         CtlCommand::Config => Call::get("/api/v1/config", View::List(SETTINGS)),
         CtlCommand::Reload { dry_run, close } => {
@@ -293,6 +300,22 @@ fn client(id: &str, show: Option<ClientPart>, payload: Option<u32>) -> Call {
             Call::get(format!("{client}/queue{query}"), View::List(MESSAGES))
         }
         Some(ClientPart::Inflight) => Call::get(client + "/inflight", View::List(MESSAGES)),
+    }
+}
+
+fn bridge(what: &BridgeCommand) -> Call {
+    let one = |name: &str| format!("/api/v1/bridges/{}", escaped(name));
+    let post = |name: &str, command: &str, done| {
+        Call::new(Method::POST, format!("{}/{command}", one(name)), View::Done(done))
+    };
+    match what {
+        BridgeCommand::List => Call::get("/api/v1/bridges", View::List(BRIDGES)),
+        BridgeCommand::Show { name } => Call::get(one(name), View::Fields),
+        BridgeCommand::Start { name } => post(name, "start", "started"),
+        BridgeCommand::Stop { name } => post(name, "stop", "stopped"),
+        BridgeCommand::Reconnect { name } => post(name, "reconnect", "reconnecting"),
+        BridgeCommand::ResetSession { name } => post(name, "reset-session", "reset"),
+        BridgeCommand::DropQueue { name } => post(name, "drop-queue", "dropped"),
     }
 }
 
@@ -513,7 +536,13 @@ mod tests {
             ),
             ("rule remove 7", "DELETE /api/v1/rules/7"),
             ("webhooks", "GET /api/v1/webhooks"),
+            ("health --bridges", "GET /readyz?verbose&bridges"),
             ("bridges", "GET /api/v1/bridges"),
+            ("bridge list", "GET /api/v1/bridges"),
+            ("bridge show a", "GET /api/v1/bridges/a"),
+            ("bridge stop a/b", "POST /api/v1/bridges/a%2Fb/stop"),
+            ("bridge reset-session a", "POST /api/v1/bridges/a/reset-session"),
+            ("bridge drop-queue a", "POST /api/v1/bridges/a/drop-queue"),
             ("config", "GET /api/v1/config"),
             ("reload", "POST /api/v1/reload"),
             ("reload --dry-run", "POST /api/v1/reload?dry_run=true"),

@@ -50,6 +50,10 @@ pub enum CtlCommand {
         /// Check only whether every core takes turns.
         #[arg(long)]
         live: bool,
+
+        /// Check also whether every bridge that should be connected is.
+        #[arg(long, conflicts_with = "live")]
+        bridges: bool,
     },
     /// Show the cores, and the clients with the most of something; refreshed on a terminal.
     Top {
@@ -154,6 +158,12 @@ pub enum CtlCommand {
     },
     /// Show the bridges: whether they are connected, and what they have carried.
     Bridges,
+    /// Show one bridge, and give it commands.
+    Bridge {
+        /// The command.
+        #[command(subcommand)]
+        what: BridgeCommand,
+    },
     /// Show the webhooks: what they have sent and dropped, and what waits.
     Webhooks,
     /// Show the configuration that is in force, with the origin of each value.
@@ -459,6 +469,43 @@ pub enum SessionCommand {
 
         /// Topic Filter.
         filter: String,
+    },
+}
+
+/// Commands for bridges.
+#[derive(Clone, Debug, Subcommand)]
+pub enum BridgeCommand {
+    /// List bridges.
+    List,
+    /// Show a bridge.
+    Show {
+        /// Name of the bridge.
+        name: String,
+    },
+    /// Connect a bridge that is stopped.
+    Start {
+        /// Name of the bridge.
+        name: String,
+    },
+    /// Disconnect a bridge until it is started, or the broker is. Messages are queued meanwhile.
+    Stop {
+        /// Name of the bridge.
+        name: String,
+    },
+    /// Make a new connection at once.
+    Reconnect {
+        /// Name of the bridge.
+        name: String,
+    },
+    /// End the session at the far broker, and begin a new one.
+    ResetSession {
+        /// Name of the bridge.
+        name: String,
+    },
+    /// Drop the messages that wait for the bridge.
+    DropQueue {
+        /// Name of the bridge.
+        name: String,
     },
 }
 

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shards::{TOPIC_BYTES_MAX, TopicFilter, has_wildcard};
 
 use super::server::Way;
-use super::{Bridge, BridgeTls, Echo, InRule, OutRule, Version, is_of_broker};
+use super::{Bridge, BridgeTls, Echo, InRule, OutRule, StartMode, Version, is_of_broker};
 
 /// Bridges at most.
 const BRIDGES_MAX: usize = 64;
@@ -143,6 +143,11 @@ impl Bridge {
         }
         if count > RULES_MAX {
             return Err(format!("more than {RULES_MAX} tables [[bridges.out]] and [[bridges.in]]"));
+        }
+        if self.start == StartMode::Lazy && self.outgoing.is_empty() {
+            return Err("start = \"lazy\" without [[bridges.out]]: no message would ever wait, and the bridge never \
+                        connect; use \"always\" or \"manual\""
+                .to_owned());
         }
         for rule in &self.outgoing {
             rule.check().map_err(|what| format!("out filter = {:?}: {what}", rule.filter))?;

@@ -38,6 +38,9 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         echo: Echo::Auto,
         packet_bytes_max: 0,
         receive_maximum: 0,
+        start: StartMode::Always,
+        lazy_messages: 1,
+        idle_s: 60,
         user: String::new(),
         retained: Retained::Initial,
         hops_max: 8,
@@ -56,13 +59,25 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
     assert_eq!(settings.bridges[0].client_identifier("box"), "ringmq-box-a");
 }
 
+#[test]
+fn a_lazy_bridge_without_messages_that_could_wait_is_refused() {
+    let incoming = "[[bridges.in]]\nfilter = \"#\"\n";
+    let keys = |start: &str| format!("{SERVERS}\nstart = {start:?}");
+    assert!(error(&keys("lazy"), incoming).contains("start = \"lazy\" without [[bridges.out]]"));
+    for (start, tables) in [("manual", incoming), ("always", incoming), ("lazy", OUT)] {
+        assert_eq!(error(&keys(start), tables), "", "{start}");
+    }
+    assert!(error(&keys("never"), OUT).contains("`always`, `manual`, `lazy`"));
+}
+
 #[cfg(feature = "tls")]
 #[test]
 fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     let keys = "servers = [\"mqtts://a.example\", \"mqtts://[::1]:1\"]\nprofile = \"mosquitto\"\nversion = \"3.1.1\"\n\
                 client_identifier = \"c\"\nusername = \"u\"\npassword_file = \"/p\"\nclean_start = true\n\
                 session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
-                echo = \"off\"\npacket_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
+                echo = \"off\"\nstart = \"lazy\"\nlazy_messages = 10\nidle_s = 5\n\
+                packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
     let tables = "[bridges.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/k\"\nalpn = [\"mqtt\"]\n\
                   server_name = \"n\"\nverify_name = false\nversions = [\"1.3\"]\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
                   [[bridges.out]]\nfilter = \"s/#\"\nqos_max = 0\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n\
@@ -76,6 +91,7 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");
     assert_eq!((bridge.outgoing[0].qos_max, bridge.incoming[0].qos), (0, 1));
     assert_eq!(bridge.client_identifier("box"), "c");
+    assert_eq!((bridge.start, bridge.lazy_messages, bridge.idle_s), (StartMode::Lazy, 10, 5));
     let tls = bridge.tls.as_ref().expect("the table");
     assert_eq!((&tls.ca, &*tls.alpn[0]), (&Authorities::File("/ca".into()), "mqtt"));
     assert_eq!((tls.verify_name, &tls.versions[..]), (false, &[TlsVersion::V1_3][..]));

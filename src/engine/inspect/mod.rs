@@ -8,6 +8,7 @@
 //! | `actions` | disconnecting, ending sessions and subscriptions, publishing |
 //! | `spans` | sampled messages, for telemetry |
 //! | `trace` | packets and drops, shown as they happen |
+//! | `queues` | queues that are emptied |
 //! | `listeners` | the end of the connections of closed listeners |
 //! | `bans` | clients, users and networks that may not connect |
 //!
@@ -21,6 +22,7 @@ mod actions;
 mod bans;
 mod clients;
 mod listeners;
+mod queues;
 mod sessions;
 mod spans;
 mod topics;
@@ -288,6 +290,17 @@ impl Engine {
                         let session = self.sessions.reference(id);
                         let (from, bytes) = (from, payload_bytes_max);
                         self.begin(sessions::QueueListing::new(session, from, limit, bytes, reply));
+                    }
+                    None => reply.send(None),
+                }
+            }
+            Question::DropQueue { client_identifier, reply } => {
+                match self.sessions.find(&client_identifier) {
+                    Some(id) => {
+                        let session = self.sessions.reference(id);
+                        let outbound = self.sessions[id].outbound.as_ref();
+                        let end = outbound.map_or(0, |outbound| outbound.queue_end());
+                        self.begin(queues::Emptying::new(session, end, reply));
                     }
                     None => reply.send(None),
                 }

@@ -80,6 +80,8 @@ pub struct Attempt {
 pub enum Start {
     /// It goes on.
     Resume,
+    /// It would go on, but none is expected.
+    First,
     /// A new one takes its place.
     Clean,
     /// It ends, and the connection with it.

@@ -78,6 +78,8 @@ pub struct Counters {
     pub refused: [AtomicU64; Refusal::ALL.len()],
     /// Messages that had passed this broker, or too many brokers.
     pub loops: AtomicU64,
+    /// Messages that an operator has dropped.
+    pub by_operator: AtomicU64,
     /// Connections that the far broker has accepted.
     pub connects: AtomicU64,
     /// Connections after which the far broker had no session any more.
@@ -151,8 +153,13 @@ impl Refusal {
 impl Counters {
     /// Counts one.
     pub fn note(counter: &AtomicU64) {
+        Self::add(counter, 1);
+    }
+
+    /// Counts several.
+    pub fn add(counter: &AtomicU64, count: u64) {
         // Relaxed: a count that orders no other access.
-        counter.fetch_add(1, Ordering::Relaxed);
+        counter.fetch_add(count, Ordering::Relaxed);
     }
 }
 

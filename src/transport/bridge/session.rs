@@ -63,7 +63,7 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
     let connect = Connect {
         version: attempt.version,
         is_bridge: attempt.is_bridge,
-        clean_start: attempt.start != Start::Resume,
+        clean_start: !matches!(attempt.start, Start::Resume | Start::First),
         keep_alive_s: terms.keep_alive_s,
         client_identifier: &terms.client_identifier,
         username: attempt.username.as_deref(),
@@ -76,7 +76,7 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
         properties: ConnectProperties {
             session_expiry_interval: match attempt.start {
                 Start::Discard => Some(0),
-                Start::Resume | Start::Clean => Some(terms.session_expiry_s),
+                Start::Resume | Start::First | Start::Clean => Some(terms.session_expiry_s),
             },
             receive_maximum: Some(terms.receive_maximum),
             maximum_packet_size: Some(terms.packet_bytes_max),

@@ -1,0 +1,61 @@
+//! Queues that an operator empties.
+
+use crate::base::ids::SessionRef;
+use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
+use crate::control::Reply;
+use crate::engine::Engine;
+use crate::engine::inspect::{Progress, Slice, Slices};
+
+/// Drops the messages that wait for a client when the command comes.
+#[derive(Debug)]
+pub(super) struct Emptying {
+    session: SessionRef,
+    /// The number of the first message that stays.
+    end: u64,
+    dropped: u64,
+    reply: Reply<Option<u64>>,
+}
+
+impl Emptying {
+    pub(super) fn new(session: SessionRef, end: u64, reply: Reply<Option<u64>>) -> Self {
+        Self { session, end, dropped: 0, reply }
+    }
+}
+
+impl Slices for Emptying {
+    /// Messages are dropped whether or not somebody waits.
+    fn is_awaited(&self) -> bool {
+        true
+    }
+
+    fn has_deadline(&self) -> bool {
+        false
+    }
+
+    fn bytes(&self) -> usize {
+        size_of::<Self>()
+    }
+
+    fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
+        let id = self.session.session;
+        let places = slice.looks().min(limits::QUEUE_DROPPED_AT_ONCE);
+        let Some(state) = engine.sessions.resolve_mut(self.session) else { return Progress::Done };
+        let Some(outbound) = &mut state.outbound else { return Progress::Done };
+        let (dropped, is_more) = outbound.drop_queued(self.end, places);
+        for _ in 0..dropped {
+            slice.look();
+        }
+        engine.count_drops(id, DropCause::ByOperator, dropped);
+        engine.durability.append_done(&mut engine.sessions, id);
+        if let Some(connection) = engine.sessions[id].connection {
+            engine.connections.mark_ready(connection);
+        }
+        self.dropped += dropped;
+        if is_more { Progress::More } else { Progress::Done }
+    }
+
+    fn answer(self: Box<Self>, _is_complete: bool) {
+        self.reply.send(Some(self.dropped));
+    }
+}
