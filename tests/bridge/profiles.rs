@@ -1,9 +1,9 @@
 //! Profiles: what the far broker is told, and tokens that end.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
-use crate::support::{Broker, Publish};
-use crate::{ONE_SETUP, SETUPS, Site, Witness, at_once, connected, logged, publish};
+use crate::support::Broker;
+use crate::{ONE_SETUP, SETUPS, Site, Witness, at_once, connected};
 
 const RULES: &str =
     "client_identifier = \"plant\"\nprofile = \"mosquitto\"\n[[bridges.out]]\nfilter = \"t/#\"\n";
@@ -65,6 +65,11 @@ fn with_the_profile_of_mosquitto_mosquitto_knows_whether_the_bridge_is_connected
 #[cfg(all(feature = "tls", feature = "websocket"))]
 #[test]
 fn a_connection_to_azure_is_made_anew_two_minutes_before_its_token_ends() {
+    use std::time::{SystemTime, UNIX_EPOCH};
+
+    use crate::support::Publish;
+    use crate::{logged, publish};
+
     let far = crate::ways::Far::start(ONE_SETUP);
     let user = "hub/dev/?api-version=2021-04-12";
     let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
