@@ -1,11 +1,11 @@
 //! Interest: which other nodes of a cluster hold a subscription that matches a topic, once for all cores of a process.
 //! One thread writes what the nodes announce; the cores read without locks and without waiting.
 //!
-//! Filters without wildcards, the great majority, are words of a hash table ([`exact`]): a fingerprint, the node and its
+//! Filters without wildcards, the great majority, are words of a hash table (`exact`): a fingerprint, the node and its
 //! [`Class`]. A collision of fingerprints costs a needless forward, never a message. Filters with wildcards, and the members of
 //! shared subscriptions, are in two copies of a [`Replica`], of which the cores read one while the other changes
-//! ([`wildcards`]; *left-right*, Ramalhete and Correia, 2015). A core says when it begins to read and when it ends,
-//! once a turn; until then what it may have seen is not freed and not changed ([`epochs`]).
+//! (`wildcards`; *left-right*, Ramalhete and Correia, 2015). A core says when it begins to read and when it ends,
+//! once a turn; until then what it may have seen is not freed and not changed (`epochs`).
 
 mod epochs;
 mod exact;
