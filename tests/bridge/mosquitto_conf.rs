@@ -122,7 +122,9 @@ fn a_bridge_of_a_file_of_mosquitto_logs_in_with_its_name_and_password() {
     if !made.is_ok_and(|status| status.success()) {
         return eprintln!("SKIPPED: mosquitto_passwd is not installed");
     }
-    folder.write("acl", "topic read #\nuser plant7\ntopic write own/#\n");
+    // The state of the connection is its Will.
+    let rules = "topic read #\nuser plant7\ntopic write own/#\ntopic write $SYS/broker/connection/+/state\n";
+    folder.write("acl", rules);
     let lines = format!("password_file {users}\nacl_file {}\n", folder.path("acl"));
     let mosquitto = Mosquitto::with(program, &lines);
     let far = mosquitto.broker();

@@ -177,7 +177,7 @@ const CASES: &[Case] = &[
          remote_clientid device-1\nlocal_clientid cloud\ntry_private false\nstart_type automatic\ncleansession true\n\
          notifications true\nnotifications_local_only true\nnotification_topic te/bridge/health\n\
          bridge_attempt_unsubscribe false\ntopic s/us out 2 c8y/ \"\"\ntopic s/ds in 2 c8y/ \"\"\n",
-        ignored: 4,
+        ignored: 2,
         ..CASE
     },
     Case {

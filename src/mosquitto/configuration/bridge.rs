@@ -95,7 +95,10 @@ fn finish_one(translator: &mut Translator, draft: &mut Draft, name: &str, host: 
     if !draft.keys.contains_key("client_identifier") {
         draft.set("client_identifier", format!("{host}.{}", draft.name), None);
     }
-    for (key, default) in [("version", "3.1.1"), ("retained", "always")] {
+    if let Some(&place) = draft.options.get("notifications_local_only") {
+        draft.set("profile", "none", Some(place));
+    }
+    for (key, default) in [("version", "3.1.1"), ("retained", "always"), ("profile", "mosquitto")] {
         if !draft.keys.contains_key(key) {
             draft.set(key, default, None);
         }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::super::syntax::Line;
 use super::super::translation::{Effect, Outcome, Translator};
 use super::super::{ignored, refused};
-use super::{tls, topics};
+use super::{Draft, tls, topics};
 use crate::base::secret_file;
 
 /// Options of a bridge whose names do not begin with `bridge_`.
@@ -38,6 +38,9 @@ const OPTIONS: &[&str] = &[
 
 /// The port of a server without one.
 const PORT: u16 = 1883;
+
+/// Messages that wait before a lazy bridge connects, unless `threshold` says otherwise.
+const THRESHOLD: i64 = 10;
 
 /// The longest time before a first attempt, in seconds.
 const FIRST_S_MAX: i64 = 60;
@@ -93,6 +96,20 @@ pub(super) fn take(
         "local_cleansession" => {
             return unless(line, false, "messages wait for the other broker while it is away");
         }
+        "notifications" => {
+            let profile = if line.boolean()? { "mosquitto" } else { "none" };
+            draft.set("profile", profile, by);
+        }
+        "notifications_local_only" => {
+            if line.boolean()? {
+                draft.options.insert(option.to_owned(), place);
+                let note = "the state is on $SYS/broker/bridges/NAME/state";
+                return Ok(Effect::Noted(note.to_owned()));
+            }
+        }
+        "start_type" => return take_start(draft, line, place),
+        "idle_timeout" => draft.set("idle_s", line.number(0..=86_400)?.max(1), by),
+        "threshold" => draft.set("lazy_messages", line.number(1..=i64::from(u32::MAX))?, by),
         "try_private" => draft.set("bridge_bit", line.boolean()?, by),
         "bridge_protocol_version" => draft.set("version", version(line)?, by),
         "bridge_outgoing_retain" => {
@@ -132,29 +149,29 @@ pub(super) fn take(
     Ok(Effect::Taken)
 }
 
+/// Takes when the bridge connects.
+fn take_start(draft: &mut Draft, line: &Line, place: usize) -> Outcome {
+    match line.word()? {
+        "automatic" => Ok(Effect::Taken),
+        "lazy" => {
+            draft.set("start", "lazy", Some(place));
+            if !draft.keys.contains_key("lazy_messages") {
+                draft.set("lazy_messages", THRESHOLD, None);
+            }
+            Ok(Effect::Taken)
+        }
+        "once" => ignored("not supported yet: the bridge connects again after a failure"),
+        "manual" => refused("Mosquitto does not have it either; use automatic"),
+        other => refused(format!("{other:?} is neither automatic, lazy nor once")),
+    }
+}
+
 /// Options for which this broker has no key yet: what they ask for is said to be missing, so that nobody waits for it.
 fn not_yet(line: &Line) -> Option<Outcome> {
     let outcome = match line.option.as_str() {
-        "notifications" => unless(
-            line,
-            false,
-            "not supported yet: the state is on $SYS/broker/bridges/NAME/state of this broker only",
-        ),
-        "notifications_local_only" => unless(line, false, "not supported yet: see notifications"),
         "notification_topic" => line.text().map(str::to_owned).and_then(|_| {
-            ignored("not supported yet: the state is on $SYS/broker/bridges/NAME/state")
+            ignored("not supported yet: the topic is $SYS/broker/connection/ID/state")
         }),
-        "start_type" => match line.word() {
-            Ok("automatic") => Ok(Effect::Taken),
-            Ok("lazy") => ignored("not supported yet: the bridge connects when the broker starts"),
-            Ok("once") => ignored("not supported yet: the bridge connects again after a failure"),
-            Ok("manual") => refused("Mosquitto does not have it either; use automatic"),
-            Ok(other) => refused(format!("{other:?} is neither automatic, lazy nor once")),
-            Err(what) => Err(what),
-        },
-        "idle_timeout" | "threshold" => line
-            .number(0..=i64::from(i32::MAX))
-            .and_then(|_| ignored("not supported yet: only for start_type lazy")),
         "round_robin" => line.boolean().and_then(|is_asked| match is_asked {
             false => Ok(Effect::Noted("each attempt begins with the first address".to_owned())),
             true => ignored("not supported yet: each attempt begins with the first address"),

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Bridge;
-use crate::config::bridge::{Authorities, InRule, OutRule, Retained, Version};
+use crate::config::bridge::{Authorities, InRule, OutRule, Profile, Retained, StartMode, Version};
 use crate::config::listener::TlsVersion;
 
 const BRIDGE: &str = "connection far\naddress 192.0.2.1\ntopic a/#\n";
@@ -27,8 +27,9 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
     ),
     (BRIDGE, "round_robin true", Class::Ignored, "first address"),
     (BRIDGE, "start_type automatic", Class::Translated, ""),
-    (BRIDGE, "idle_timeout 60", Class::Ignored, "not supported yet"),
-    (BRIDGE, "threshold 10", Class::Ignored, "not supported yet"),
+    (BRIDGE, "start_type lazy", Class::Translated, "start = \"lazy\""),
+    (BRIDGE, "idle_timeout 90", Class::Same, "idle_s = 90"),
+    (BRIDGE, "threshold 20", Class::Same, "lazy_messages = 20"),
     (
         BRIDGE,
         "restart_timeout 7 20",
@@ -57,8 +58,8 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
         Class::Same,
         "password = \"***\"",
     ),
-    (BRIDGE, "notifications true", Class::Ignored, "$SYS/broker/bridges/NAME/state"),
-    (BRIDGE, "notifications_local_only true", Class::Ignored, "not supported yet"),
+    (BRIDGE, "notifications true", Class::Same, "profile = \"mosquitto\""),
+    (BRIDGE, "notifications_local_only true", Class::Same, "profile = \"none\""),
     (BRIDGE, "notification_topic x", Class::Ignored, "not supported yet"),
     (BRIDGE, "try_private false", Class::Same, "bridge_bit = false"),
     (BRIDGE, "bridge_attempt_unsubscribe true", Class::Ignored, "this broker only"),
@@ -253,14 +254,34 @@ fn an_ipv6_address_of_a_bridge_has_its_port_behind_the_last_colon() {
 
 #[test]
 fn what_a_bridge_lacks_yet_is_said_at_each_start() {
-    let text = format!("{BRIDGE}notifications true\nstart_type lazy\nround_robin true\n");
+    let text = format!("{BRIDGE}notification_topic x\nstart_type once\nround_robin true\n");
     let configuration = translated(&text).configuration([]).expect("valid");
-    let [notifications, start, robin] = &configuration.notices[..] else {
+    let [topic, start, robin] = &configuration.notices[..] else {
         panic!("{:?}", configuration.notices)
     };
-    assert!(notifications.contains(":4: notifications true: not supported yet"));
-    assert!(start.contains(":5: start_type lazy: not supported yet"));
+    assert!(topic.contains(":4: notification_topic x: not supported yet"));
+    assert!(start.contains(":5: start_type once: not supported yet"));
     assert!(robin.contains(":6: round_robin true: not supported yet"));
+}
+
+#[test]
+fn a_lazy_bridge_waits_for_as_many_messages_as_in_mosquitto() {
+    for (lines, messages) in [
+        ("start_type lazy\n", 10),
+        ("start_type lazy\nthreshold 3\n", 3),
+        ("threshold 3\nstart_type lazy\n", 3),
+    ] {
+        let bridge = &bridges(&format!("{BRIDGE}{lines}"))[0];
+        assert_eq!((bridge.start, bridge.lazy_messages), (StartMode::Lazy, messages), "{lines}");
+    }
+}
+
+#[test]
+fn a_bridge_notifies_both_brokers_unless_the_file_says_otherwise() {
+    let profile = |lines: &str| bridges(&format!("{BRIDGE}{lines}"))[0].profile;
+    assert_eq!(profile(""), Profile::Mosquitto);
+    assert_eq!(profile("notifications false\n"), Profile::None);
+    assert_eq!(profile("notifications true\nnotifications_local_only true\n"), Profile::None);
 }
 
 #[test]
