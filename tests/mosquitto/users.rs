@@ -357,7 +357,7 @@ fn publish(port: u16, user: &str, password: &str, topic: &str) -> u8 {
     let mut stream = std::net::TcpStream::connect(("127.0.0.1", port)).expect("the broker listens");
     stream.set_read_timeout(Some(std::time::Duration::from_secs(30))).expect("set");
     let body =
-        [b"\x00\x04MQTT\x05\xC2\x00\x3c\x00", &*text("p"), &text(user), &text(password)].concat();
+        [b"\x00\x04MQTT\x05\xC2\x00\x3c\x00", &*text(user), &text(user), &text(password)].concat();
     stream.write_all(&[&[0x10, body.len() as u8], &*body].concat()).expect("sent");
     let body = [&*text(topic), &[0, 1, 0, b'x']].concat();
     stream.write_all(&[&[0x32, body.len() as u8], &*body].concat()).expect("sent");
