@@ -207,7 +207,7 @@ fn after_a_crash_only_wills_of_clients_that_do_not_return_are_published() {
 
 #[test]
 fn a_store_of_an_earlier_format_is_read() {
-    for format in [1, 3, 4] {
+    for format in [1, 3, 4, 5] {
         let folder = Folder::new(&format!("format-{format}"));
         let of_format = || {
             let inspect = store(&["inspect", "--json"], &folder.0, Stdio::null());
@@ -230,7 +230,7 @@ fn a_store_of_an_earlier_format_is_read() {
         newcomer.subscribe("#", 0);
         newcomer.expect_message("open");
         drop((panel, newcomer, broker));
-        assert_eq!(of_format(), Some(5));
+        assert_eq!(of_format(), Some(6));
         assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
     }
 }

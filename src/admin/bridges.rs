@@ -158,7 +158,7 @@ async fn all(admin: &Shared) -> Vec<Bridge> {
     if status.is_empty() {
         return Vec::new();
     }
-    let sessions = admin.broker.bridges.sessions();
+    let sessions = admin.broker.bridges.sessions(&status);
     let ask = |reply| {
         let sessions = sessions.clone();
         Command::Engine(EngineCommand::BridgeQueues(BridgeQueues { sessions, reply }))
@@ -261,9 +261,10 @@ async fn drop_queue(
     Query(_): Query<ReasonQuery>,
 ) -> Answer<Dropped> {
     let bridges = &admin.broker.bridges;
-    let place = bridges.status().iter().position(|bridge| bridge.name == name);
-    let place = place.ok_or_else(|| unknown(&admin, &name))?;
-    let session = &bridges.sessions()[place];
+    let mut status = bridges.status();
+    status.retain(|bridge| bridge.name == name);
+    let sessions = bridges.sessions(&status);
+    let session = sessions.first().ok_or_else(|| unknown(&admin, &name))?;
     let replies = admin.broker.cores.ask_all(|reply| {
         let client_identifier = session.clone();
         Command::Engine(EngineCommand::Ask(Question::DropQueue { client_identifier, reply }))

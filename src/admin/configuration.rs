@@ -13,6 +13,7 @@ use crate::admin::problem::Problem;
 use crate::admin::questions::ask_all;
 use crate::admin::routes::{Route, get, post};
 use crate::admin::{Answer, Shared};
+use crate::config::bridge::changes::BridgeChange;
 use crate::config::{Entry, Origin, Role};
 use crate::control::question::Question;
 use crate::control::reload;
@@ -105,6 +106,10 @@ struct Options {
     /// Whether clients of listeners that are removed are disconnected; otherwise they stay.
     #[serde(default)]
     close: bool,
+    /// Whether bridges that are gone from the configuration drop the messages that wait for their far brokers; otherwise
+    /// these are kept.
+    #[serde(default)]
+    drop_queues: bool,
 }
 
 /// What has changed, or would change. With an error nothing has.
@@ -114,6 +119,8 @@ struct Outcome {
     applied: Vec<Difference>,
     /// Settings that change with the next start.
     needs_restart: Vec<Difference>,
+    /// What becomes of each bridge.
+    bridges: Vec<Bridge>,
     /// Errors of the configuration, and of files that it names.
     errors: Vec<Mistake>,
     /// Clients that were disconnected because their listener was removed.
@@ -131,6 +138,37 @@ struct Difference {
     wanted: Option<Value>,
 }
 
+/// What becomes of a bridge.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Bridge {
+    /// Its name.
+    name: String,
+    /// What it does: unchanged, started, ended, adapts (other values hold, the connection stays), resubscribes (so do
+    /// other subscriptions) or reconnects.
+    effect: &'static str,
+    /// Filters that it subscribes to at the other broker.
+    subscribes_there: Vec<String>,
+    /// Filters that it unsubscribes from at the other broker.
+    unsubscribes_there: Vec<String>,
+    /// Filters that it subscribes to at this broker.
+    subscribes_here: Vec<String>,
+    /// Filters that it unsubscribes from at this broker.
+    unsubscribes_here: Vec<String>,
+}
+
+impl From<BridgeChange> for Bridge {
+    fn from(of: BridgeChange) -> Self {
+        Self {
+            name: of.name,
+            effect: of.effect.name(),
+            subscribes_there: of.subscribes_there,
+            unsubscribes_there: of.unsubscribes_there,
+            subscribes_here: of.subscribes_here,
+            unsubscribes_here: of.unsubscribes_here,
+        }
+    }
+}
+
 /// An error of the configuration.
 #[derive(Debug, Serialize, JsonSchema)]
 struct Mistake {
@@ -146,14 +184,15 @@ struct Mistake {
 
 async fn reload(
     State(admin): State<Shared>,
-    Query(Options { dry_run, close }): Query<Options>,
+    Query(Options { dry_run, close, drop_queues }): Query<Options>,
 ) -> Answer<Outcome> {
     let before = admin.broker.listeners.open();
     let run = move |reload: &reload::Reload| match dry_run {
         true => reload.dry_run(),
-        false => reload.run(),
+        false => reload.run_with(drop_queues),
     };
-    let reload::Outcome { applied, needs_restart, errors } = in_thread(&admin, run).await?;
+    let reload::Outcome { applied, needs_restart, bridges, errors } =
+        in_thread(&admin, run).await?;
     let clients_disconnected = match close && !dry_run {
         true => close_removed(&admin, before).await?,
         false => 0,
@@ -172,6 +211,7 @@ async fn reload(
     Ok(Json(Outcome {
         applied: applied.into_iter().map(difference).collect(),
         needs_restart: needs_restart.into_iter().map(difference).collect(),
+        bridges: bridges.into_iter().map(Bridge::from).collect(),
         errors: errors.into_iter().map(mistake).collect(),
         clients_disconnected,
     }))

@@ -11,12 +11,17 @@ pub struct Bridges;
 
 impl Bridges {
     /// None.
+    pub fn new() -> Self {
+        Self
+    }
+
+    /// None.
     pub fn status(&self) -> Vec<BridgeStatus> {
         Vec::new()
     }
 
     /// None.
-    pub fn sessions(&self) -> Arc<[Box<str>]> {
+    pub fn sessions(&self, _of: &[BridgeStatus]) -> Arc<[Box<str>]> {
         Arc::default()
     }
 

@@ -17,13 +17,13 @@ const TOPICS: &str = "$SYS/broker/bridges/";
 #[derive(Debug)]
 pub(super) struct Board {
     name: String,
-    servers: Vec<String>,
+    servers: Mutex<Vec<String>>,
     /// Counted by the core of the bridge.
     pub counters: Arc<Counters>,
     standing: Mutex<Standing>,
     /// The last reason of a state, and when it was noted, in seconds since 1970.
     last_error: Mutex<Option<(String, u64)>>,
-    /// Commands of operators.
+    /// Commands of operators, and changes by reloads.
     pub orders: Orders,
 }
 
@@ -45,7 +45,7 @@ impl Board {
     pub fn new(bridge: &Bridge) -> Self {
         Self {
             name: bridge.name.clone(),
-            servers: bridge.servers.iter().map(ToString::to_string).collect(),
+            servers: Mutex::new(names_of(bridge)),
             counters: Arc::default(),
             standing: Mutex::new(Standing { since_s: seconds(), ..Standing::default() }),
             last_error: Mutex::default(),
@@ -56,6 +56,16 @@ impl Board {
     /// The name of the bridge.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The configured servers are others from now on.
+    pub fn set_servers(&self, bridge: &Bridge) {
+        *self.servers() = names_of(bridge);
+    }
+
+    fn servers(&self) -> MutexGuard<'_, Vec<String>> {
+        // As for the state.
+        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -101,6 +111,11 @@ impl Board {
         *self.last_error() = Some((why.to_owned(), seconds()));
     }
 
+    /// The topic of the state.
+    pub fn topic(&self) -> String {
+        format!("{TOPICS}{}/state", self.name)
+    }
+
     /// The topic of the state, and its payload as JSON.
     pub fn publication(&self) -> (String, String) {
         let Standing { state, server, session_present, why, since_s } = self.standing().clone();
@@ -111,7 +126,7 @@ impl Board {
             "session_present": session_present,
             "why": why,
         });
-        (format!("{TOPICS}{}/state", self.name), payload.to_string())
+        (self.topic(), payload.to_string())
     }
 
     /// All that is known.
@@ -122,7 +137,7 @@ impl Board {
         let refused = |by: Refusal| of(&counters.refused[by as usize]);
         BridgeStatus {
             name: self.name.clone(),
-            servers: self.servers.clone(),
+            servers: self.servers().clone(),
             state,
             server,
             session_present,
@@ -141,6 +156,10 @@ impl Board {
             sessions_lost: of(&counters.sessions_lost),
         }
     }
+}
+
+fn names_of(bridge: &Bridge) -> Vec<String> {
+    bridge.servers.iter().map(ToString::to_string).collect()
 }
 
 /// Seconds since 1970.

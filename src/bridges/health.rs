@@ -14,16 +14,23 @@ const NAMED_MAX: usize = 3;
 /// Subscriptions of one connection that are refused.
 #[derive(Debug, Default)]
 pub(super) struct Refused {
-    /// What this broker has refused, in words.
-    here: Vec<String>,
+    /// What this broker has refused: the filters of subscriptions, and all in words.
+    here: Vec<(Option<String>, String)>,
     /// Filters that the far broker has refused, with Reason Codes.
     there: Vec<(String, u8)>,
 }
 
 impl Refused {
-    /// This broker has refused a subscription.
-    pub fn note_here(&mut self, what: String) {
-        self.here.push(what);
+    /// This broker has refused the subscription to a filter, or the session if there is none.
+    pub fn note_here(&mut self, filter: Option<String>, what: String) {
+        self.here.push((filter, what));
+    }
+
+    /// Only these filters are wanted here. Returns whether any other was refused.
+    pub fn retain_here(&mut self, is_wanted: impl Fn(&str) -> bool) -> bool {
+        let count = self.here.len();
+        self.here.retain(|(filter, _)| filter.as_deref().is_none_or(&is_wanted));
+        self.here.len() < count
     }
 
     /// The far broker refuses these filters now. Returns those that it did not refuse before for the same reason.
@@ -40,7 +47,7 @@ impl Refused {
 
     /// What is refused, in words; none if nothing is.
     pub fn why(&self) -> Option<String> {
-        let here = self.here.iter().map(|what| format!("this broker has refused {what}"));
+        let here = self.here.iter().map(|(_, what)| format!("this broker has refused {what}"));
         let there = self.there.iter().map(|(filter, code)| {
             format!("the far broker has refused the subscription to {filter}: {code:#x}")
         });
@@ -125,11 +132,17 @@ mod tests {
             why,
             "the far broker has refused the subscription to b: 0x87; the far broker has refused the subscription to c: 0x87"
         );
-        refused.note_here("the subscription to d: Not authorized".to_owned());
-        refused.note_here("the subscription to e: Not authorized".to_owned());
+        for filter in ["d", "e"] {
+            let what = format!("the subscription to {filter}: Not authorized");
+            refused.note_here(Some(filter.to_owned()), what);
+        }
         assert!(refused.why().expect("four").ends_with("to d: Not authorized; 1 more"));
         assert_eq!(refused.set_there(Vec::new()), []);
         assert!(!refused.is_any_there() && refused.why().is_some());
+        assert!(refused.retain_here(|filter| filter == "d") && refused.why().is_some());
+        assert!(!refused.retain_here(|filter| filter == "d"));
+        assert!(refused.retain_here(|_| false));
+        assert_eq!(refused.why(), None);
     }
 
     #[test]

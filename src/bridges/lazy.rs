@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::board::Standing;
-use super::worker::{Course, Worker};
+use super::course::Course;
+use super::worker::Worker;
 use crate::config::bridge::{Bridge, StartMode};
 use crate::control::bridge::{BridgeQueues, BridgeState, QueueSize};
 use crate::control::{Command, EngineCommand};
@@ -29,11 +30,17 @@ pub(super) struct Traffic {
 impl Traffic {
     /// The traffic from now on.
     pub fn new(bridge: &Bridge, counters: &Arc<Counters>) -> Self {
-        let is_lazy = bridge.start == StartMode::Lazy;
-        let idle = is_lazy.then(|| Duration::from_secs(bridge.idle_s.into()));
         let counters = Arc::clone(counters);
         let seen = (messages(&counters), Instant::now());
-        Self { counters, idle, seen }
+        Self { counters, idle: idle(bridge), seen }
+    }
+
+    /// Another table of the bridge holds from now on.
+    pub fn adapt(&mut self, bridge: &Bridge) {
+        if self.idle.is_none() {
+            self.seen = (messages(&self.counters), Instant::now());
+        }
+        self.idle = idle(bridge);
     }
 
     /// When to look again, if at all.
@@ -52,15 +59,21 @@ impl Traffic {
     }
 }
 
+/// How long a bridge may have no traffic; none if it stays connected.
+fn idle(bridge: &Bridge) -> Option<Duration> {
+    let is_lazy = bridge.start == StartMode::Lazy;
+    is_lazy.then(|| Duration::from_secs(bridge.idle_s.into()))
+}
+
 fn messages(counters: &Counters) -> u64 {
     counters.sent.load(Ordering::Relaxed) + counters.received.load(Ordering::Relaxed)
 }
 
 impl Worker {
-    /// Waits until enough messages wait, or a command ends the wait. Returns whether the broker stops.
-    pub fn await_messages(&self, course: &mut Course) -> bool {
+    /// Waits until enough messages wait, or an order ends the wait. Returns whether the thread ends.
+    pub fn await_messages(&mut self, course: &mut Course) -> bool {
         self.tell(Standing { state: BridgeState::Idle, ..Standing::default() });
-        while course.is_idle {
+        while course.is_idle && course.is_registered {
             self.bound_queue();
             if self.waiting().is_some_and(|waiting| waiting >= self.bridge.lazy_messages.into()) {
                 course.is_idle = false;

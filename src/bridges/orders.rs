@@ -1,22 +1,32 @@
-//! Commands of operators, on their way to the thread of a bridge.
+//! Commands of operators and changes by reloads, on their way to the thread of a bridge.
 
 use std::time::Instant;
 
 use flume::select::SelectError;
-use flume::{Receiver, RecvError, Selector, Sender, TrySendError};
+use flume::{Receiver, RecvError, Selector, Sender};
 
+use super::change::Change;
 use crate::control::bridge::{BridgeCommand, BridgeIsStopped};
 use crate::control::{Refused, Replies, Reply, replies};
 use crate::transport::bridge::Event;
 
-/// Commands that wait for the thread of a bridge at most.
-const WAITING_MAX: usize = 4;
+/// Commands that wait for the thread of a bridge at most; further ones are refused.
+const COMMANDS_MAX: usize = 4;
+/// Commands and changes that wait at most. A reload whose change finds no room fails for this bridge.
+const WAITING_MAX: usize = COMMANDS_MAX + 8;
 
-/// A command, and the way back for its outcome.
+/// What the thread of a bridge is to do.
 #[derive(Debug)]
-pub(super) struct Order {
-    pub command: BridgeCommand,
-    pub reply: Reply<Result<(), BridgeIsStopped>>,
+pub(super) enum Order {
+    /// A command of an operator.
+    Command {
+        /// What to do.
+        command: BridgeCommand,
+        /// The way back for its outcome.
+        reply: Reply<Result<(), BridgeIsStopped>>,
+    },
+    /// A reload has found another table, or none any more.
+    Change(Change),
 }
 
 /// Both ends of the way to one thread.
@@ -36,7 +46,7 @@ impl Default for Orders {
 /// What ends a time of waiting.
 #[derive(Debug)]
 pub(super) enum Heard {
-    /// A command.
+    /// A command or a change.
     Order(Order),
     /// An event of the connection.
     Event(Event),
@@ -53,20 +63,29 @@ impl Orders {
     pub fn send(&self, command: BridgeCommand) -> Replies<Result<(), BridgeIsStopped>> {
         let (to, replies) = replies();
         let reply = to.core(0);
-        match self.sender.try_send(Order { command, reply }) {
-            Ok(()) => {}
-            Err(TrySendError::Full(order)) => order.reply.refuse(Refused::Busy),
-            Err(TrySendError::Disconnected(order)) => order.reply.refuse(Refused::Stopped),
+        if self.sender.len() >= COMMANDS_MAX {
+            reply.refuse(Refused::Busy);
+            return replies;
+        }
+        if let Err(refused) = self.sender.try_send(Order::Command { command, reply })
+            && let Order::Command { reply, .. } = refused.into_inner()
+        {
+            reply.refuse(Refused::Busy);
         }
         replies
     }
 
-    /// The next command that is there already.
+    /// Sends a change to the thread; whether there is room for it.
+    pub fn change(&self, change: Change) -> bool {
+        self.sender.try_send(Order::Change(change)).is_ok()
+    }
+
+    /// The next order that is there already.
     pub fn next(&self) -> Option<Order> {
         self.receiver.try_recv().ok()
     }
 
-    /// Waits for a command, or for the stop of the broker, until `deadline`.
+    /// Waits for an order, or for the stop of the broker, until `deadline`.
     pub fn wait(&self, stopped: &Receiver<()>, deadline: Instant) -> Heard {
         let selector = Selector::new()
             .recv(stopped, |_| Heard::Stopped)
@@ -74,11 +93,18 @@ impl Orders {
         within(selector.wait_deadline(deadline))
     }
 
-    /// Waits for a command, or for an event of a connection, until `deadline`.
-    pub fn wait_on(&self, events: &Receiver<Event>, deadline: Instant) -> Heard {
-        let selector = Selector::new()
-            .recv(events, heard)
-            .recv(&self.receiver, |order| order.map_or(Heard::Stopped, Heard::Order));
+    /// Waits for an event of a connection, or for an order if `takes_orders`, until `deadline`.
+    pub fn wait_on(
+        &self,
+        events: &Receiver<Event>,
+        takes_orders: bool,
+        deadline: Instant,
+    ) -> Heard {
+        let mut selector = Selector::new().recv(events, heard);
+        if takes_orders {
+            selector =
+                selector.recv(&self.receiver, |order| order.map_or(Heard::Stopped, Heard::Order));
+        }
         within(selector.wait_deadline(deadline))
     }
 }
@@ -96,14 +122,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_thread_that_is_busy_takes_a_few_commands_and_refuses_the_others() {
+    fn a_thread_that_is_busy_takes_a_few_commands_and_changes_and_refuses_the_others() {
         let orders = Orders::default();
         let waiting: Vec<_> =
-            (0..WAITING_MAX).map(|_| orders.send(BridgeCommand::Reconnect)).collect();
+            (0..COMMANDS_MAX).map(|_| orders.send(BridgeCommand::Reconnect)).collect();
         let refused = orders.send(BridgeCommand::Stop).try_next();
         assert!(matches!(refused, Some((_, Err(Refused::Busy)))), "{refused:?}");
         assert!(waiting.iter().all(|replies| replies.try_next().is_none()));
-        orders.next().expect("it waits").reply.send(Ok(()));
+        let change = || orders.change(Change::End { drops_queue: false });
+        assert!((COMMANDS_MAX..WAITING_MAX).all(|_| change()), "there is room for changes");
+        assert!(!change());
+        let Some(Order::Command { reply, .. }) = orders.next() else { panic!("it waits") };
+        reply.send(Ok(()));
         assert!(matches!(waiting[0].try_next(), Some((_, Ok(Ok(()))))));
     }
 
@@ -117,9 +147,12 @@ mod tests {
         assert!(matches!(orders.wait(&stopped, far), Heard::Order(_)));
         assert!(matches!(orders.wait(&stopped, Instant::now()), Heard::Nothing));
         sender.send(Event::Discarded).expect("there is room");
-        assert!(matches!(orders.wait_on(&events, far), Heard::Event(Event::Discarded)));
+        let _reply = orders.send(BridgeCommand::Stop);
+        assert!(matches!(orders.wait_on(&events, false, far), Heard::Event(Event::Discarded)));
+        assert!(matches!(orders.wait_on(&events, false, Instant::now()), Heard::Nothing));
+        assert!(matches!(orders.wait_on(&events, true, far), Heard::Order(_)));
         drop(sender);
-        assert!(matches!(orders.wait_on(&events, far), Heard::Gone));
+        assert!(matches!(orders.wait_on(&events, true, far), Heard::Gone));
         drop(running);
         assert!(matches!(orders.wait(&stopped, far), Heard::Stopped));
     }

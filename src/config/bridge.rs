@@ -1,5 +1,6 @@
 //! Bridges: other brokers of which the broker is a client, and the topics that go to them and come from them.
 
+pub mod changes;
 mod check;
 mod overlap;
 mod profile;

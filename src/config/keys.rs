@@ -34,6 +34,7 @@ const LIVE: &[&str] = &[
     "admin.access",
     "telemetry",
     WEBHOOKS,
+    BRIDGES,
 ];
 
 /// Keys, and tables of keys, that a restart changes: all others, listed so that nobody forgets a key.
@@ -56,7 +57,6 @@ const NEEDS_RESTART: &[&str] = &[
     "admin.insecure",
     "admin.socket_group",
     "admin.tls",
-    BRIDGES,
 ];
 
 /// Whether a reload changes a key.

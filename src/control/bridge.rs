@@ -6,6 +6,8 @@ use std::sync::Arc;
 use crate::config::bridge::BridgeQueue;
 use crate::control::command::Reply;
 use crate::transport::Transport;
+#[cfg(feature = "bridge")]
+use crate::transport::bridge::Terms;
 
 /// A connection that a bridge has opened.
 #[derive(Debug)]
@@ -98,6 +100,46 @@ impl BridgeCommand {
 /// The bridge is stopped, and the command is for one that is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BridgeIsStopped;
+
+/// A change of a bridge while it runs. The core that has its session replies whether it is done; the others, that it is
+/// not.
+#[cfg(feature = "bridge")]
+#[derive(Debug)]
+pub struct BridgeOrder {
+    /// Client Identifier of the session.
+    pub session: Box<str>,
+    /// What to do.
+    pub what: LinkOrder,
+    /// The way back.
+    pub reply: Reply<bool>,
+}
+
+/// What the core of a bridge does with its connection or its session.
+#[cfg(feature = "bridge")]
+#[derive(Clone, Debug)]
+pub enum LinkOrder {
+    /// Other topics pass from now on, on the connection that there is.
+    Change(Arc<Terms>),
+    /// The bridge unsubscribes at the far broker and ends its session there; the connection ends once the far broker has
+    /// closed it.
+    GiveUp,
+    /// The far broker has no subscriptions to these filters any more.
+    Unsubscribed(Arc<[Box<str>]>),
+    /// The session ends, with its subscriptions and its queue.
+    EndSession,
+}
+
+/// A session of a bridge, which may be configured or not.
+#[cfg(feature = "bridge")]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeptBridge {
+    /// Name of the bridge.
+    pub name: Box<str>,
+    /// Messages that wait, or are under way.
+    pub messages: usize,
+    /// Topic Filters that may be subscribed to at its far broker.
+    pub far_subscriptions: Vec<Box<str>>,
+}
 
 /// What is known of a bridge. Counters are since the start of the broker.
 #[derive(Clone, Debug, Default)]

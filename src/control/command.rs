@@ -10,6 +10,8 @@ use crate::base::latencies::Recording;
 use crate::base::metrics::Metrics;
 use crate::config::Settings;
 use crate::control::bridge::{BridgeEnd, BridgeQueues, BridgeTick, Dialed};
+#[cfg(feature = "bridge")]
+use crate::control::bridge::{BridgeOrder, KeptBridge};
 use crate::control::listener::Handed;
 use crate::control::question::Question;
 use crate::control::webhooks::Tap;
@@ -52,6 +54,12 @@ pub enum EngineCommand {
     BridgeEnd(BridgeEnd),
     /// How many messages wait for bridges.
     BridgeQueues(BridgeQueues),
+    /// A bridge changes while it runs.
+    #[cfg(feature = "bridge")]
+    BridgeOrder(BridgeOrder),
+    /// Which sessions of bridges the core has.
+    #[cfg(feature = "bridge")]
+    KeptBridges(Reply<Vec<KeptBridge>>),
     /// Publish the state of a bridge, retained, on a topic below `$SYS`, unless these topics are switched off.
     PublishState {
         /// The topic.
@@ -117,6 +125,10 @@ impl Command {
             Self::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.refuse(refused),
             Self::Engine(EngineCommand::BridgeEnd(end)) => end.reply.refuse(refused),
             Self::Engine(EngineCommand::BridgeQueues(of)) => of.reply.refuse(refused),
+            #[cfg(feature = "bridge")]
+            Self::Engine(EngineCommand::BridgeOrder(order)) => order.reply.refuse(refused),
+            #[cfg(feature = "bridge")]
+            Self::Engine(EngineCommand::KeptBridges(reply)) => reply.refuse(refused),
             Self::Engine(EngineCommand::Ask(question)) => question.refuse(refused),
             Self::Engine(
                 EngineCommand::Configure { reply, .. }

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use toml::Value;
 
+use crate::config::bridge::changes::{self, BridgeChange, Effect};
 use crate::config::{ConfigError, Configuration, Entry, Settings, keys};
 use crate::control::{
     AccessChecked, Command, Cores, EngineCommand, Refused, Replies, Reply, replies,
@@ -42,6 +43,8 @@ pub struct Change<'a> {
     pub running: &'a Settings,
     /// In force after the reload.
     pub wanted: &'a Settings,
+    /// Whether bridges that end drop their queues.
+    pub drops_queues: bool,
 }
 
 /// What a reload has changed, or would change.
@@ -51,6 +54,8 @@ pub struct Outcome {
     pub applied: Vec<Difference>,
     /// Keys that change with the next start.
     pub needs_restart: Vec<Difference>,
+    /// What becomes of each bridge.
+    pub bridges: Vec<BridgeChange>,
     /// Errors; then nothing has changed.
     pub errors: Vec<Problem>,
 }
@@ -110,6 +115,7 @@ struct Prepared {
     wanted: Configuration,
     applied: Vec<Difference>,
     needs_restart: Vec<Difference>,
+    bridges: Vec<BridgeChange>,
     commits: Vec<(&'static str, Commit)>,
 }
 
@@ -172,9 +178,9 @@ impl Reload {
 
     /// Says what [`Self::run`] would do, and changes nothing.
     pub fn dry_run(&self) -> Outcome {
-        match self.state().prepare() {
-            Ok(Prepared { applied, needs_restart, .. }) => {
-                Outcome { applied, needs_restart, errors: Vec::new() }
+        match self.state().prepare(false) {
+            Ok(Prepared { applied, needs_restart, bridges, .. }) => {
+                Outcome { applied, needs_restart, bridges, errors: Vec::new() }
             }
             Err(errors) => Outcome::failed(&errors),
         }
@@ -182,8 +188,13 @@ impl Reload {
 
     /// Reloads everything, on the calling thread, and logs the outcome. One error keeps everything as it is.
     pub fn run(&self) -> Outcome {
+        self.run_with(false)
+    }
+
+    /// Like [`Self::run`]; bridges that end drop their queues if that is asked for.
+    pub fn run_with(&self, drops_queues: bool) -> Outcome {
         let mut state = self.state();
-        let prepared = match state.prepare() {
+        let prepared = match state.prepare(drops_queues) {
             Ok(prepared) => prepared,
             Err(errors) => {
                 for (what, error) in &errors {
@@ -195,7 +206,7 @@ impl Reload {
                 return Outcome::failed(&errors);
             }
         };
-        let Prepared { wanted, applied, needs_restart, commits } = prepared;
+        let Prepared { wanted, applied, needs_restart, bridges, commits } = prepared;
         let mut errors = Vec::new();
         let reopened = state.reopened.iter().map(|(what, reopen)| (*what, reopen()));
         let outcomes = commits.into_iter().map(|(what, commit)| (what, commit())).chain(reopened);
@@ -219,8 +230,11 @@ impl Reload {
             let (running, wanted) = (text(running), text(wanted));
             tracing::warn!(key, running, wanted, "this setting changes with the next start");
         }
+        for of in bridges.iter().filter(|of| of.effect != Effect::Unchanged) {
+            tracing::info!(bridge = &*of.name, effect = of.effect.name(), "bridge changes");
+        }
         state.running = wanted;
-        Outcome { applied, needs_restart, errors }
+        Outcome { applied, needs_restart, bridges, errors }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -231,7 +245,7 @@ impl Reload {
 
 impl State {
     /// Reads everything, and prepares each part. An error has the name of its part.
-    fn prepare(&self) -> Result<Prepared, Vec<(&'static str, ConfigError)>> {
+    fn prepare(&self, drops_queues: bool) -> Result<Prepared, Vec<(&'static str, ConfigError)>> {
         let of_file = |error| ("configuration", error);
         let running = &self.running.settings;
         let mut read = match &self.source {
@@ -255,7 +269,8 @@ impl State {
         let wanted =
             self.running.take_over(&read, &is_live).map_err(|error| vec![of_file(error)])?;
         wanted.check().map_err(|error| vec![of_file(error)])?;
-        let change = Change { running, wanted: &wanted.settings };
+        let change = Change { running, wanted: &wanted.settings, drops_queues };
+        let bridges = changes::changes(&running.bridges, &wanted.settings.bridges);
         let (mut commits, mut errors) = (Vec::new(), Vec::new());
         for (what, prepare) in &self.parts {
             match prepare(&change) {
@@ -264,7 +279,7 @@ impl State {
             }
         }
         match errors.is_empty() {
-            true => Ok(Prepared { wanted, applied, needs_restart, commits }),
+            true => Ok(Prepared { wanted, applied, needs_restart, bridges, commits }),
             false => Err(errors),
         }
     }

@@ -38,6 +38,10 @@ impl Core {
                 Command::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.send(false),
                 Command::Engine(EngineCommand::BridgeEnd(end)) => end.reply.send(false),
                 Command::Engine(EngineCommand::BridgeQueues(of)) => of.reply.send(Vec::new()),
+                #[cfg(feature = "bridge")]
+                Command::Engine(EngineCommand::BridgeOrder(order)) => order.reply.send(false),
+                #[cfg(feature = "bridge")]
+                Command::Engine(EngineCommand::KeptBridges(reply)) => reply.send(Vec::new()),
                 Command::Engine(
                     EngineCommand::Configure { reply, .. }
                     | EngineCommand::PublishState { reply, .. }

@@ -19,6 +19,10 @@ impl Engine {
             EngineCommand::BridgeTick(tick) => self.tick_bridge(tick),
             EngineCommand::BridgeEnd(end) => self.end_bridge(end),
             EngineCommand::BridgeQueues(queues) => self.count_bridge_queues(queues),
+            #[cfg(feature = "bridge")]
+            EngineCommand::BridgeOrder(order) => self.take_bridge_order(order),
+            #[cfg(feature = "bridge")]
+            EngineCommand::KeptBridges(reply) => reply.send(self.kept_bridges()),
             EngineCommand::PublishState { topic, payload, reply } => {
                 if self.config.mqtt.sys_interval_s > 0 {
                     self.publish_sys_topic(&topic, &payload);

@@ -1,19 +1,29 @@
 //! Bridges, as the engine serves them: clients whose far end is another broker
 //! ([`Link`](crate::transport::bridge::Link)). What differs from other clients is here.
 
+use std::collections::BTreeSet;
+
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
 use crate::base::metrics::Drop as DropCause;
 use crate::config::bridge::BridgeQueue;
-use crate::control::bridge::{BridgeDue, BridgeEnd, BridgeQueues, BridgeTick, QueueSize};
+use crate::control::bridge::{
+    BridgeDue, BridgeEnd, BridgeOrder, BridgeQueues, BridgeTick, KeptBridge, LinkOrder, QueueSize,
+};
 use crate::engine::cause::Cause;
 use crate::engine::connections::connection::{Connection, Phase};
 use crate::engine::connections::ending::Ending;
 use crate::engine::listeners::NO_LISTENER;
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
-use crate::transport::bridge::{FarEnd, Link};
+use crate::transport::bridge::mapping::InMap;
+use crate::transport::bridge::{FarEnd, Link, SESSION_PREFIX};
 use crate::wire::ReasonCode;
+
+/// Client Identifiers of the sessions of bridges that this core has had: as many as there are names in the store and in
+/// the configurations since the start.
+#[derive(Debug, Default)]
+pub(in crate::engine) struct BridgeSessions(BTreeSet<Box<str>>);
 
 impl Engine {
     /// A bridge has opened a connection to another broker. `bytes` are packets of the bridge's session, as if they had
@@ -51,14 +61,17 @@ impl Engine {
         Some(self.access.admit_bridge(exchange(id), client_identifier, user))
     }
 
-    /// The session of a bridge is open: ends subscriptions that the configuration does not name any more, and QoS 2
-    /// exchanges that the far broker has forgotten.
+    /// The session of a bridge is open: ends subscriptions that the configuration does not name any more, here and at the
+    /// far broker, and QoS 2 exchanges that the far broker has forgotten.
     pub(in crate::engine) fn begin_bridge(&mut self, id: ConnectionId, session: SessionId) {
         let Some(link) = link_of(&self.connections[id]) else { return };
-        let terms = link.terms().clone();
-        if link.is_far_session_new() {
+        let (terms, is_far_session_new) = (link.terms().clone(), link.is_far_session_new());
+        self.bridges.0.insert(terms.session.clone());
+        if is_far_session_new {
             self.forget_received(session);
+            self.forget_far(session, |filter| !terms.r#in.has_filter(filter));
         }
+        self.note_far(session, &terms.r#in);
         let held = self.sessions[session].subscriptions.clone();
         let mut groups_left = Vec::new();
         for filter in held {
@@ -67,6 +80,118 @@ impl Engine {
                 self.unsubscribe_from(session, &text, &mut groups_left);
             }
         }
+        let kept = self.sessions[session].far_subscriptions().to_vec();
+        self.with_link(id, |link| link.give_up_others(&kept));
+    }
+
+    /// The bridge is about to subscribe to these filters at its far broker, if it is connected.
+    fn note_far(&mut self, session: SessionId, wanted: &InMap) {
+        let mut noted = self.sessions[session].far_subscriptions().to_vec();
+        let count = noted.len();
+        let known: BTreeSet<&str> = noted.iter().map(|of| &**of).collect();
+        let new = wanted.remote_filters().map(|(filter, _)| filter);
+        let new: Vec<Box<str>> = new.filter(|of| !known.contains(of)).map(Into::into).collect();
+        noted.extend(new);
+        if noted.len() == count {
+            return;
+        }
+        for filter in &noted[count..] {
+            self.durability.append_far_subscription(&self.sessions[session], filter, true);
+        }
+        self.sessions[session].extra.get_or_insert_default().far_subscriptions = noted.into();
+    }
+
+    /// The bridge has no subscriptions to these filters at its far broker any more.
+    fn forget_far(&mut self, session: SessionId, is_over: impl Fn(&str) -> bool) {
+        let noted = self.sessions[session].far_subscriptions().to_vec();
+        let (over, left): (Vec<_>, Vec<_>) = noted.into_iter().partition(|of| is_over(of));
+        if over.is_empty() {
+            return;
+        }
+        for filter in &over {
+            self.durability.append_far_subscription(&self.sessions[session], filter, false);
+        }
+        self.sessions[session].extra.get_or_insert_default().far_subscriptions = left.into();
+    }
+
+    /// The store has the session of a client, which may be that of a bridge.
+    pub(in crate::engine) fn restore_bridge(
+        &mut self,
+        session: SessionId,
+        far_subscriptions: BTreeSet<Box<str>>,
+    ) {
+        let state = &mut self.sessions[session];
+        let Some(name) = state.client_identifier.as_str().strip_prefix(SESSION_PREFIX) else {
+            return;
+        };
+        self.bridges.0.insert(format!("{SESSION_PREFIX}{name}").into());
+        if !far_subscriptions.is_empty() {
+            let extra = state.extra.get_or_insert_default();
+            extra.far_subscriptions = far_subscriptions.into_iter().collect();
+        }
+    }
+
+    /// The sessions of bridges on this core, configured or not.
+    pub(in crate::engine) fn kept_bridges(&mut self) -> Vec<KeptBridge> {
+        self.work.spend(self.bridges.0.len());
+        let kept = |identifier: &str| {
+            let state = &self.sessions[self.sessions.find(identifier)?];
+            let messages = state.outbound.as_ref().map_or(0, |of| of.queued() + of.inflight());
+            Some(KeptBridge {
+                name: identifier.strip_prefix(SESSION_PREFIX)?.into(),
+                messages,
+                far_subscriptions: state.far_subscriptions().to_vec(),
+            })
+        };
+        self.bridges.0.iter().filter_map(|identifier| kept(identifier)).collect()
+    }
+
+    /// Changes a bridge whose session is at home on this core.
+    pub(in crate::engine) fn take_bridge_order(&mut self, order: BridgeOrder) {
+        let BridgeOrder { session: identifier, what, reply } = order;
+        let session = self.sessions.find(&identifier);
+        let is_done = session.is_some_and(|session| self.change_bridge(session, what));
+        reply.send(is_done);
+    }
+
+    fn change_bridge(&mut self, session: SessionId, what: LinkOrder) -> bool {
+        let connection = self.sessions[session].connection;
+        match (what, connection) {
+            (LinkOrder::Change(terms), Some(id)) => {
+                self.note_far(session, &terms.r#in);
+                self.with_link(id, |link| link.change(terms));
+            }
+            (LinkOrder::GiveUp, Some(id)) => self.with_link(id, Link::give_up),
+            (LinkOrder::Unsubscribed(filters), connection) => {
+                let link = connection.and_then(|id| link_of(&self.connections[id]));
+                let is_wanted = |filter: &str| link.is_some_and(|link| link.wants(filter));
+                let mut over: BTreeSet<_> = filters.iter().cloned().collect();
+                over.retain(|filter| !is_wanted(filter));
+                self.forget_far(session, |filter| over.contains(filter));
+            }
+            (LinkOrder::EndSession, connection) => {
+                connection.into_iter().for_each(|id| self.end_bridge_connection(id));
+                self.end_session(session);
+            }
+            (LinkOrder::Change(_) | LinkOrder::GiveUp, None) => return false,
+        }
+        true
+    }
+
+    fn end_bridge_connection(&mut self, id: ConnectionId) {
+        let ending = Ending::Server(ReasonCode::AdministrativeAction, Cause::ByOperator);
+        self.end_connection(id, ending);
+    }
+
+    /// Changes the link of a connection, which may have something to say then.
+    fn with_link(&mut self, id: ConnectionId, change: impl FnOnce(&mut Link)) {
+        self.connections.with_transport(id, |transport, _| {
+            if let Some(far_end) = transport.bridge_mut() {
+                change(far_end.link_mut());
+            }
+        });
+        self.connections.mark_dirty(id);
+        self.connections.mark_ready(id);
     }
 
     /// The far broker has no session from before: it uses Packet Identifiers anew that are between PUBREC and PUBREL
@@ -115,10 +240,7 @@ impl Engine {
     /// Ends the connection of a bridge, if its session is at home on this core.
     pub(in crate::engine) fn end_bridge(&mut self, end: BridgeEnd) {
         let id = self.sessions.connection_of(&end.session);
-        if let Some(id) = id {
-            let (reason, cause) = (ReasonCode::AdministrativeAction, Cause::ByOperator);
-            self.end_connection(id, Ending::Server(reason, cause));
-        }
+        id.into_iter().for_each(|id| self.end_bridge_connection(id));
         end.reply.send(id.is_some());
     }
 

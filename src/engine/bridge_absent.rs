@@ -1,5 +1,7 @@
 //! Replacement of bridges in a build without them: there are none.
 
+use std::collections::BTreeSet;
+
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::control::bridge::{BridgeEnd, BridgeQueues, BridgeTick};
@@ -38,5 +40,12 @@ impl Engine {
 
     pub(in crate::engine) fn count_bridge_queues(&mut self, queues: BridgeQueues) {
         queues.reply.send(Vec::new());
+    }
+
+    pub(in crate::engine) fn restore_bridge(
+        &mut self,
+        _session: SessionId,
+        _far_subscriptions: BTreeSet<Box<str>>,
+    ) {
     }
 }

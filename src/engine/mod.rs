@@ -101,6 +101,8 @@ pub use access::{
     IdentifierClaim, Identity, ReadDecisions, ReadRules, Reader,
 };
 pub use action::{Action, Refused};
+#[cfg(feature = "bridge")]
+use bridge::BridgeSessions;
 pub use cause::{Cause, Rejection};
 use client_log::Claimed;
 pub use config::Config;
@@ -141,6 +143,8 @@ pub struct Engine {
     /// The budget of this turn.
     work: Work,
     sys_topics: SysTopics,
+    #[cfg(feature = "bridge")]
+    bridges: BridgeSessions,
 }
 
 impl Engine {
@@ -169,6 +173,8 @@ impl Engine {
             timers: Timers::new(now),
             work: Work::default(),
             sys_topics: SysTopics::new(now),
+            #[cfg(feature = "bridge")]
+            bridges: BridgeSessions::default(),
             config,
         };
         engine.router.set_read_rules(engine.access.read_rules());

@@ -1,17 +1,41 @@
-//! Files that bridges need: checked before a start, and read again for each connection.
+//! Files that bridges need: checked before a start and a reload, and read again for each connection. What a reload
+//! changes.
 
 use crate::base::secret_file;
-use crate::config::{Bridge, Settings};
+use crate::bridges::Bridges;
+use crate::config::{Bridge, ConfigError, keys};
+use crate::control::reload::Reload;
 #[cfg(feature = "tls")]
 use crate::transport::tls::ClientTlsConfig;
 
 /// Checks that the files of every bridge are there and have what they should have. The error names the bridge, the key
 /// and the file.
-pub(super) fn check(settings: &Settings) -> Result<(), String> {
-    settings.bridges.iter().try_for_each(|bridge| {
+pub(super) fn check(bridges: &[Bridge]) -> Result<(), String> {
+    bridges.iter().try_for_each(|bridge| {
         check_bridge(bridge)
             .map_err(|what| format!("[[bridges]] name = \"{}\": {what}", bridge.name))
     })
+}
+
+/// Registers the bridges: a reload makes them those of the other settings. Files of a bridge that does not change are not
+/// read.
+pub(super) fn register(bridges: &Bridges, reload: &Reload) {
+    let bridges = bridges.clone();
+    reload.on_change("bridges", move |change| {
+        let (running, wanted) = (&change.running.bridges, &change.wanted.bridges);
+        if running == wanted && !bridges.is_behind() {
+            return Ok(None);
+        }
+        for (number, bridge) in wanted.iter().enumerate().filter(|(_, of)| !running.contains(of)) {
+            check(std::slice::from_ref(bridge)).map_err(|what| {
+                let key = keys::of_table(keys::BRIDGES, number);
+                ConfigError::of_key(Some(&key), what)
+            })?;
+        }
+        let (bridges, settings) = (bridges.clone(), change.wanted.clone());
+        let drops_queues = change.drops_queues;
+        Ok(Some(Box::new(move || bridges.apply(&settings, drops_queues))))
+    });
 }
 
 fn check_bridge(bridge: &Bridge) -> Result<(), String> {

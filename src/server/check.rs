@@ -29,7 +29,7 @@ pub fn check(settings: &Settings) -> Vec<ServerError> {
     );
     found.extend(crate::webhooks::check(settings).err().map(ServerError::Webhooks));
     #[cfg(feature = "bridge")]
-    found.extend(super::bridge_files::check(settings).err().map(ServerError::Bridges));
+    found.extend(super::bridge_files::check(&settings.bridges).err().map(ServerError::Bridges));
     for listener in settings.every_listener() {
         if let Err(error) = listen::check(settings, &listener) {
             found.push(ServerError::Listen(listener.bind, error));

@@ -189,7 +189,10 @@ impl Server {
         let policies = certificates::open(settings, plan.executor)?;
         let connections_max = Arc::new(AtomicU32::new(plan.engine.connections_max()));
         #[cfg(feature = "bridge")]
-        bridge_files::check(settings).map_err(ServerError::Bridges)?;
+        bridge_files::check(&settings.bridges).map_err(ServerError::Bridges)?;
+        let bridges = Bridges::new();
+        #[cfg(feature = "bridge")]
+        bridge_files::register(&bridges, reload);
         self::reload::register(settings, &connections_max, reload, &stop);
         let (listeners, open) = open_listeners(settings, &mut handed_over)?;
         steer(&listeners, &plan.placements);
@@ -205,10 +208,7 @@ impl Server {
         Ok(Self {
             #[cfg(feature = "bridge")]
             settings: settings.clone(),
-            #[cfg(feature = "bridge")]
-            bridges: Bridges::new(settings),
-            #[cfg(not(feature = "bridge"))]
-            bridges: Bridges,
+            bridges,
             plan,
             access,
             keys,
@@ -344,8 +344,8 @@ impl Server {
     fn start_bridges(&self) -> Result<(), ServerError> {
         let Some(cores) = self.stop.cores() else { return Ok(()) };
         let folder = self.settings.data_folder().ok();
-        let started = self.bridges.start(&self.settings, folder.as_deref(), cores, &self.stop);
-        started.map_err(ServerError::Executor)
+        let started = self.bridges.start(&self.settings, folder, cores, &self.stop);
+        started.map_err(|what| ServerError::Executor(io::Error::other(what)))
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {

@@ -75,6 +75,8 @@ pub struct SessionExtra {
     pub is_unjudged: bool,
     /// Bounds of its queue that are not those of all sessions: a bridge has them.
     pub own_bounds: Option<Box<BridgeQueue>>,
+    /// Of a bridge: Topic Filters that it may have subscribed to at its far broker, in no order.
+    pub far_subscriptions: Box<[Box<str>]>,
     /// The session has ended: its place stays taken until the index has none of its subscriptions.
     pub is_over: bool,
 }
@@ -165,12 +167,16 @@ impl Session {
         self.extra.get_or_insert_default().membership = Some(membership);
     }
 
-    /// Bounds of the queue from now on, instead of those of all sessions.
+    /// Bounds of the queue from now on, instead of those of all sessions; the default ones are those.
     pub fn set_own_bounds(&mut self, bounds: BridgeQueue) {
+        let has_own = bounds != BridgeQueue::default();
+        if !has_own && self.own_bounds().is_none() {
+            return;
+        }
         if let Some(outbound) = &mut self.outbound {
             outbound.set_own_bounds(bounds);
         }
-        self.extra.get_or_insert_default().own_bounds = Some(Box::new(bounds));
+        self.extra.get_or_insert_default().own_bounds = has_own.then(|| Box::new(bounds));
     }
 
     /// Bounds of the queue that are not those of all sessions.
@@ -199,6 +205,11 @@ impl Session {
     pub fn user(&self) -> Option<&str> {
         let extra = self.extra.as_ref().filter(|extra| !extra.is_without_user)?;
         extra.owner.as_deref()
+    }
+
+    /// Of a bridge: Topic Filters that it may have subscribed to at its far broker.
+    pub fn far_subscriptions(&self) -> &[Box<str>] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.far_subscriptions)
     }
 
     /// Whether the session has ended, and only its place is still taken.

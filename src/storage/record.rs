@@ -330,6 +330,20 @@ pub enum Record<'a> {
         /// Number of the session.
         session: SessionNumber,
     },
+    /// The session of a bridge may have a subscription at its far broker from now on.
+    FarSubscribed {
+        /// Number of the session.
+        session: SessionNumber,
+        /// Topic Filter of topics at the far broker.
+        filter: &'a str,
+    },
+    /// It has no such subscription any more.
+    FarUnsubscribed {
+        /// Number of the session.
+        session: SessionNumber,
+        /// Topic Filter of topics at the far broker.
+        filter: &'a str,
+    },
 }
 
 /// Subscription Identifiers of a delivery.
@@ -460,6 +474,8 @@ mod tests {
                 identifiers: Identifiers::new(),
             },
             Record::Rewritten { session },
+            Record::FarSubscribed { session, filter: "cmd/#" },
+            Record::FarUnsubscribed { session, filter: "cmd/#" },
         ];
         let mut bytes = Vec::new();
         records.iter().for_each(|record| record.encode(&mut bytes));

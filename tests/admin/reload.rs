@@ -61,6 +61,7 @@ fn a_reload_says_what_changes_what_needs_a_restart_and_where_an_error_is() {
                 {"key": "limits.sessions_max", "running": 2_000_000, "wanted": 5},
             ],
             "needs_restart": [{"key": "uring.entries", "running": 1_024, "wanted": 7}],
+            "bridges": [],
             "errors": [],
             "clients_disconnected": 0,
         });

@@ -23,11 +23,16 @@ pub struct Near {
 
 impl Near {
     pub fn start(site: Site) -> Self {
+        Self::start_with(site, "").0
+    }
+
+    /// Starts with further tables, which a reload may change. Also returns the site with the admin interface.
+    pub fn start_with(site: Site, tables: &str) -> (Self, Site) {
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let folder = Folder::new(&format!("ctl-{number}"));
         let socket = format!("unix:{}", folder.path("admin"));
         let site = site.with(&format!("[admin]\nlisten = [{socket:?}]"));
-        Self { broker: site.start(), socket, _folder: folder }
+        (Self { broker: site.start_with(tables), socket, _folder: folder }, site)
     }
 
     /// Runs `broker ctl`.

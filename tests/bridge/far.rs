@@ -16,8 +16,12 @@ pub enum Packet {
     Ack(Ack),
     /// Packet Identifier, and filters with their options.
     Subscribe(u16, Vec<(String, u8)>),
+    /// Packet Identifier, and filters.
+    Unsubscribe(u16, Vec<String>),
     Pingreq,
     Disconnect,
+    /// DISCONNECT with Session Expiry Interval 0.
+    EndSession,
 }
 
 /// CONNECT of the bridge.
@@ -150,6 +154,22 @@ impl Peer {
                 filters
             }
             other => panic!("{other:?} instead of SUBSCRIBE"),
+        }
+    }
+
+    /// Expects UNSUBSCRIBE and answers it. Returns the filters.
+    #[track_caller]
+    pub fn unsubscribed(&mut self) -> Vec<String> {
+        match self.next() {
+            Some(Packet::Unsubscribe(identifier, filters)) => {
+                let mut rest = identifier.to_be_bytes().to_vec();
+                if self.version == V5 {
+                    rest.extend(std::iter::repeat_n(0, 1 + filters.len()));
+                }
+                self.raw(&frame(0xB0, &rest));
+                filters
+            }
+            other => panic!("{other:?} instead of UNSUBSCRIBE"),
         }
     }
 
@@ -332,7 +352,18 @@ fn decode(first: u8, rest: &[u8], version: Version) -> Packet {
             }
             Packet::Subscribe(identifier, filters)
         }
+        10 => {
+            let identifier = fields.two();
+            fields.skip_properties(version);
+            let mut filters = Vec::new();
+            while !fields.0.is_empty() {
+                filters.push(fields.text());
+            }
+            Packet::Unsubscribe(identifier, filters)
+        }
         12 => Packet::Pingreq,
+        // Normal disconnection, and properties of five bytes.
+        14 if rest == [0, 5, 0x11, 0, 0, 0, 0] => Packet::EndSession,
         14 => Packet::Disconnect,
         other => panic!("a bridge does not send packets of type {other}"),
     }

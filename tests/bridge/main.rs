@@ -23,6 +23,10 @@ mod profiles;
 mod publisher;
 mod queue;
 mod refusals;
+mod reload;
+#[cfg(feature = "admin")]
+mod reload_commands;
+mod reload_kinds;
 mod silence;
 mod stand_in;
 #[path = "../crash/subscriber.rs"]
@@ -119,18 +123,33 @@ impl Site {
 
     /// With a bridge of this name. `more` are further keys, and `[[bridges.out]]` and `[[bridges.in]]`.
     fn bridge(self, name: &str, to: SocketAddr, more: &str) -> Self {
-        self.with(&format!(
-            "[[bridges]]\nname = {name:?}\nservers = [\"mqtt://{to}\"]\n\
-             reconnect = {{ first_ms = 50, most_s = 1, stable_s = 0 }}\n{more}"
-        ))
+        self.with(&bridge(name, to, more))
     }
 
     fn start(&self) -> Broker {
+        self.start_with("")
+    }
+
+    /// Starts with further tables, which a reload may change.
+    fn start_with(&self, more: &str) -> Broker {
+        Broker::listening_at(&self.address.to_string(), &self.text(more))
+    }
+
+    /// The configuration with further tables.
+    fn text(&self, more: &str) -> String {
         let Self { top, tables, .. } = self;
         // Not in the folder of the user, whose name is the port.
         let memory = if self.folder.is_none() { "[storage]\ndata = \"none\"\n" } else { "" };
-        Broker::listening_at(&self.address.to_string(), &format!("{top}{tables}{memory}"))
+        format!("{top}{tables}{memory}{more}")
     }
+}
+
+/// The table of a bridge. `more` are further keys, and `[[bridges.out]]` and `[[bridges.in]]`.
+fn bridge(name: &str, to: SocketAddr, more: &str) -> String {
+    format!(
+        "[[bridges]]\nname = {name:?}\nservers = [\"mqtt://{to}\"]\n\
+         reconnect = {{ first_ms = 50, most_s = 1, stable_s = 0 }}\n{more}"
+    )
 }
 
 static NUMBER: AtomicU32 = AtomicU32::new(0);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::support::Broker;
-use crate::{ONE_SETUP, SETUPS, Site, Witness, at_once, connected};
+use crate::{ONE_SETUP, SETUPS, Site, Witness, at_once, bridge, connected, wait_until};
 
 const RULES: &str =
     "client_identifier = \"plant\"\nprofile = \"mosquitto\"\n[[bridges.out]]\nfilter = \"t/#\"\n";
@@ -47,6 +47,23 @@ fn with_the_profile_of_mosquitto_both_brokers_know_whether_the_bridge_is_connect
             has_state(&near, "0");
         },
     );
+}
+
+#[test]
+fn a_bridge_with_the_profile_of_mosquitto_that_a_reload_ends_is_not_connected_there_and_unknown_here()
+ {
+    let far_site = Site::new(ONE_SETUP);
+    let site = Site::new(ONE_SETUP);
+    let near = site.start_with(&bridge("far", far_site.address, RULES));
+    let far = far_site.start();
+    connected(&near, 1);
+    has_state(&far, "1");
+    has_state(&near, "1");
+    near.reconfigure(&site.text(""));
+    has_state(&far, "0");
+    wait_until("no state here", || {
+        Witness::at(&near, STATE).within(Duration::from_millis(200)).is_none()
+    });
 }
 
 #[test]

@@ -241,10 +241,11 @@ pub fn of(command: &CtlCommand) -> Result<Call, Error> {
         CtlCommand::Bridge { what } => bridge(what),
         CtlCommand::Webhooks => Call::get("/api/v1/webhooks", View::List(WEBHOOKS)),
         CtlCommand::Config => Call::get("/api/v1/config", View::List(SETTINGS)),
-        CtlCommand::Reload { dry_run, close } => {
+        CtlCommand::Reload { dry_run, close, drop_queues } => {
             let query = query(&[
                 ("dry_run", dry_run.then(|| "true".to_owned())),
                 ("close", close.then(|| "true".to_owned())),
+                ("drop_queues", drop_queues.then(|| "true".to_owned())),
             ]);
             Call::new(Method::POST, format!("/api/v1/reload{query}"), View::Done("reloaded"))
         }
@@ -547,6 +548,7 @@ mod tests {
             ("reload", "POST /api/v1/reload"),
             ("reload --dry-run", "POST /api/v1/reload?dry_run=true"),
             ("reload --close", "POST /api/v1/reload?close=true"),
+            ("reload --drop-queues", "POST /api/v1/reload?drop_queues=true"),
             ("log debug --seconds 60", "PUT /api/v1/log {\"level\":\"debug\",\"seconds\":60}"),
             ("trace --client x --seconds 5", "GET /api/v1/trace?client=x&seconds=5"),
             ("drain", "POST /api/v1/drain"),

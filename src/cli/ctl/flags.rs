@@ -177,6 +177,10 @@ pub enum CtlCommand {
         /// Disconnect the clients of listeners that are removed; without this flag they stay.
         #[arg(long, conflicts_with = "dry_run")]
         close: bool,
+
+        /// Drop the messages that wait for bridges that are removed; without this flag they are kept.
+        #[arg(long, conflicts_with = "dry_run")]
+        drop_queues: bool,
     },
     /// Change the log level until the next start.
     Log {

@@ -47,6 +47,10 @@ impl SessionRewrite {
         if let Some(owner) = state.owner() {
             journal.write(&Record::Owned { session, owner });
         }
+        // At most as many as a bridge has rules, and those that it had before.
+        for filter in state.far_subscriptions() {
+            journal.write(&Record::FarSubscribed { session, filter });
+        }
         Self { session, mark, stage: Stage::Subscriptions(usize::MAX) }
     }
 

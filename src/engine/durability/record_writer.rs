@@ -99,6 +99,21 @@ impl Durability {
         }
     }
 
+    /// A bridge may have a subscription at its far broker from now on, or has none any more.
+    #[cfg(feature = "bridge")]
+    pub(in crate::engine) fn append_far_subscription(
+        &mut self,
+        state: &Session,
+        filter: &str,
+        is_there: bool,
+    ) {
+        let Some(session) = state.number() else { return };
+        self.append(&match is_there {
+            true => Record::FarSubscribed { session, filter },
+            false => Record::FarUnsubscribed { session, filter },
+        });
+    }
+
     /// A message is queued for a client, or sent under a Packet Identifier; the delivery remembers the
     /// record. A shared subscription is named by its text in `index`.
     pub(in crate::engine) fn append_delivery(

@@ -284,6 +284,7 @@ impl Engine {
         for (filter, subscription) in &kept.subscriptions {
             self.restore_subscription(index, filter, subscription);
         }
+        self.restore_bridge(index, kept.far_subscriptions);
         if !kept.received.is_empty() {
             let mut inbound = Box::<Inbound>::default();
             let identifiers = kept.received.iter().filter_map(|&id| PacketIdentifier::new(id));

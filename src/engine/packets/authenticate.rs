@@ -269,7 +269,9 @@ impl Engine {
             return Err(Rejection::new(ReasonCode::ClientIdentifierNotValid, cause));
         }
         let claim = if connect.clean_start { claim } else { IdentifierClaim::Open };
-        let ends_foreign = match self.config.bind_sessions {
+        // The configuration may give the session of a bridge to another user.
+        let is_bound = self.config.bind_sessions && !self.connections[id].has_far_broker();
+        let ends_foreign = match is_bound {
             true => {
                 let claimant = Claimant { client_identifier, user, claim };
                 check_owner(claimant, &self.sessions, &mut self.metrics)?

@@ -402,9 +402,9 @@ impl Engine {
         self.report_connected(id, session, agreement);
         if session_present {
             self.begin_checking_rights(id, session, changes_hands);
-            if self.connections[id].has_far_broker() {
-                self.begin_bridge(id, session);
-            }
+        }
+        if self.connections[id].has_far_broker() {
+            self.begin_bridge(id, session);
         }
         self.pump(id);
         let Self { listeners, connections, metrics, timers, now, .. } = self;

@@ -4,6 +4,8 @@
 mod authentication;
 mod backpressure;
 mod bounds;
+#[cfg(feature = "bridge")]
+mod bridges;
 mod checkpoint;
 mod checkpoint_parts;
 mod cores;

@@ -88,8 +88,14 @@ impl OwnBounds {
 }
 
 impl Queue {
-    /// From now on these bounds hold.
+    /// From now on these bounds hold, or those of all sessions if they are the default ones.
     fn set_own_bounds(&mut self, bounds: BridgeQueue) {
+        if bounds == BridgeQueue::default() {
+            if let Some(sweep) = &mut self.sweep {
+                sweep.own = None;
+            }
+            return;
+        }
         let ledger = self.count.ledger();
         let sweep = self.sweep.get_or_insert_with(|| Box::new(Sweep::new(ledger)));
         let new = || {
@@ -176,7 +182,7 @@ impl Queue {
 }
 
 impl Outbound {
-    /// From now on, these bounds of the queue hold instead of those of all sessions.
+    /// From now on, these bounds of the queue hold instead of those of all sessions; the default ones are those.
     pub fn set_own_bounds(&mut self, bounds: BridgeQueue) {
         self.queue.set_own_bounds(bounds);
         self.settle_anew();
@@ -257,6 +263,19 @@ mod tests {
             other => panic!("{other:?}"),
         };
         std::iter::from_fn(next).collect()
+    }
+
+    #[test]
+    fn the_default_bounds_are_those_of_all_sessions_again() {
+        let two = BridgeQueue { messages_max: 2, expiry_s: 100, ..BridgeQueue::default() };
+        let (mut outbound, _ledger) = own(two);
+        assert_eq!(push(&mut outbound, &ALL, 0..3, 0), Queued::Dropped(DropCause::QueueFull));
+        outbound.set_own_bounds(BridgeQueue::default());
+        assert!(!outbound.queue.has_own_bounds());
+        assert_eq!(push(&mut outbound, &ALL, 3..11, 1), Queued::Kept);
+        outbound.expire_old(Now(1_000_000_000));
+        assert_eq!(outbound.queue.messages(), 10);
+        assert_eq!(push(&mut outbound, &ALL, 11..12, 1), Queued::Dropped(DropCause::QueueFull));
     }
 
     #[test]

@@ -169,6 +169,8 @@ impl Image {
         | Record::Completed { session, .. }
         | Record::Will { session, .. }
         | Record::WillSent { session }
+        | Record::FarSubscribed { session, .. }
+        | Record::FarUnsubscribed { session, .. }
         | Record::Owned { session, .. }) = record
         else {
             return;
@@ -268,6 +270,12 @@ impl Session {
             }
             Record::WillSent { .. } => self.will = None,
             Record::Owned { owner, .. } => self.owner = Some((*owner).into()),
+            Record::FarSubscribed { filter, .. } => {
+                self.far_subscriptions.insert((*filter).into());
+            }
+            Record::FarUnsubscribed { filter, .. } => {
+                self.far_subscriptions.remove(*filter);
+            }
             _ => {}
         }
     }

@@ -10,7 +10,7 @@ mod content;
 mod rewrite;
 mod write;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -108,9 +108,12 @@ pub struct Session {
     /// Queued messages, in order.
     pub queue: VecDeque<Delivery>,
     /// QoS 2 messages from the client between PUBREC and PUBREL, by Packet Identifier.
-    pub received: std::collections::BTreeSet<u16>,
+    pub received: BTreeSet<u16>,
     /// Its Will, during the delay.
     pub will: Option<Will>,
+    /// Of a bridge: Topic Filters that it may have subscribed to at its far broker.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub far_subscriptions: BTreeSet<Box<str>>,
 }
 
 /// The retained message of a topic, or the record that it was removed.
@@ -185,5 +188,33 @@ mod tests {
         let mut image = Image::default();
         image.apply(&batch, &Whole).expect("a record");
         assert_eq!(image.delivery_max, 9);
+    }
+
+    #[test]
+    fn what_a_bridge_has_subscribed_to_at_its_far_broker_outlasts_checkpoints_until_it_is_given_up()
+    {
+        let session = SessionNumber(1 << 42);
+        let (client_identifier, expiry_interval_s) = ("$bridge/far", u32::MAX);
+        let far = |filter| Record::FarSubscribed { session, filter };
+        let mut image = Image::default();
+        let apply = |image: &mut Image, records: &[Record<'_>]| {
+            let mut batch = Vec::new();
+            records.iter().for_each(|record| record.encode(&mut batch));
+            image.apply(&batch, &Whole).expect("records");
+        };
+        let begin = Record::Session { session, client_identifier, expiry_interval_s };
+        apply(&mut image, &[begin, far("old"), far("a/#")]);
+        // A checkpoint, during which filters are given up and added.
+        let rewrite = Record::Rewrite { session, client_identifier, expiry_interval_s };
+        apply(&mut image, &[rewrite, far("old"), far("a/#")]);
+        apply(&mut image, &[Record::FarUnsubscribed { session, filter: "old" }, far("b")]);
+        apply(&mut image, &[Record::Rewritten { session }]);
+        let mut again = Image::default();
+        again.apply(&image.write(|_| {}), &Whole).expect("records");
+        for image in [image, again] {
+            let found: Vec<&str> =
+                image.sessions[&session].far_subscriptions.iter().map(|of| &**of).collect();
+            assert_eq!(found, ["a/#", "b"]);
+        }
     }
 }

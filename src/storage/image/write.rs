@@ -82,6 +82,9 @@ impl Session {
             }
             .encode(out);
         }
+        for filter in &self.far_subscriptions {
+            Record::FarSubscribed { session, filter }.encode(out);
+        }
         for &packet_identifier in &self.received {
             Record::Received { session, packet_identifier }.encode(out);
         }

@@ -1,7 +1,10 @@
-//! One connection of a bridge, between the engine and the far broker. The way out is in `outgoing`.
+//! One connection of a bridge, between the engine and the far broker. The way out is in `outgoing`, and
+//! subscriptions on both sides in `subscribing`.
 
 mod outgoing;
+mod subscribing;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -119,6 +122,8 @@ enum Phase {
     Connecting,
     /// The far broker has accepted the connection; the session here is open, or about to be.
     Open,
+    /// As [`Phase::Open`], until the far broker has nothing left of the bridge; then the session there ends.
+    GivingUp,
     /// Nothing is sent any more.
     Over,
 }
@@ -131,9 +136,11 @@ pub struct Link {
     report: Report,
     phase: Phase,
     far: Far,
+    subscriptions: FarSubscriptions,
+    /// Filters of each SUBSCRIBE of the session here that is not answered.
+    subscribing: VecDeque<Vec<Box<str>>>,
     acknowledgements: Acknowledgements,
     supervision: Supervision,
-    subscriptions: FarSubscriptions,
     /// Topics of messages that the far broker can refuse.
     sent_topics: SentTopics,
     /// By number: whether the far broker has refused a message for this reason.
@@ -165,7 +172,9 @@ impl Link {
         };
         let mut first = Vec::new();
         session::register(&terms, &mut first);
-        (Self::new(terms, attempt, report, Phase::Registering), first)
+        let mut link = Self::new(terms, attempt, report, Phase::Registering);
+        link.note_subscribing_all();
+        (link, first)
     }
 
     /// A link that connects to the far broker.
@@ -182,9 +191,10 @@ impl Link {
             report,
             phase,
             far: Far::default(),
+            subscriptions: FarSubscriptions::default(),
+            subscribing: VecDeque::new(),
             acknowledgements: Acknowledgements::default(),
             supervision: Supervision::default(),
-            subscriptions: FarSubscriptions::default(),
             sent_topics: SentTopics::default(),
             refusals: [false; Refusal::ALL.len()],
             partial: Vec::new(),
@@ -208,7 +218,11 @@ impl Link {
 
     /// Whether the far broker has no session from before: QoS 2 exchanges that it had begun are over.
     pub fn is_far_session_new(&self) -> bool {
-        self.phase == Phase::Open && self.far.is_new
+        self.is_open() && self.far.is_new
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.phase, Phase::Open | Phase::GivingUp)
     }
 
     /// Processes bytes of the far broker: appends packets of a client to `plain`.
@@ -267,7 +281,8 @@ impl Link {
         let Some(packet_type) = wire::packet_type(frame) else {
             return Err(fault("a packet of an unknown type"));
         };
-        match (self.phase, packet_type) {
+        let phase = if self.is_open() { Phase::Open } else { self.phase };
+        match (phase, packet_type) {
             (Phase::Connecting, PacketType::Connack) => self.take_connack(frame, plain),
             (Phase::Open, PacketType::Publish) => {
                 let publish = wire::decode_publish(frame, header, version);
@@ -279,7 +294,10 @@ impl Link {
                 PacketType::Puback | PacketType::Pubrec | PacketType::Pubrel | PacketType::Pubcomp,
             ) => self.take_acknowledgement(packet_type, frame, header, plain),
             (Phase::Open, PacketType::Suback) => self.take_suback(frame),
-            (Phase::Open, PacketType::Unsuback) => Ok(()),
+            (Phase::Open, PacketType::Unsuback) => {
+                self.take_unsuback();
+                Ok(())
+            }
             (Phase::Open, PacketType::Pingresp) => {
                 self.supervision.note_pingresp();
                 Ok(())
@@ -368,7 +386,8 @@ impl Link {
         self.report.tell(Event::Connected { session_present });
         self.phase = Phase::Open;
         session::open(&self.terms, &self.far, plain);
-        self.subscriptions.ask(&self.terms, version, &mut self.to_far);
+        self.note_subscribing_all();
+        self.ask_far();
         if let Some(topic) = &self.terms.notification {
             notification::publish(topic, notification::CONNECTED, version, &mut self.to_far);
         }
@@ -481,25 +500,6 @@ impl Link {
         }
     }
 
-    fn take_suback(&mut self, frame: &[u8]) -> Result<(), Fault> {
-        let suback = match wire::decode(frame, self.attempt.version) {
-            Ok(Packet::Suback(suback)) => suback,
-            Ok(_) => return Ok(()),
-            Err(violation) => return Err(fault(violation.what())),
-        };
-        if let Some(event) = self.subscriptions.take_suback(&self.terms, suback.reasons) {
-            self.report.tell(event);
-        }
-        Ok(())
-    }
-
-    /// Subscribes again to what the far broker has refused.
-    pub fn subscribe_again(&mut self) {
-        if self.phase == Phase::Open {
-            self.subscriptions.ask_again(&self.terms, self.attempt.version, &mut self.to_far);
-        }
-    }
-
     /// Whether the link has packets of its own for the far broker.
     pub fn has_something_to_say(&self) -> bool {
         !self.to_far.is_empty()
@@ -512,7 +512,7 @@ impl Link {
 
     /// A quarter of the Keep Alive has passed. Fails if the far broker has not answered for too long.
     pub fn tick(&mut self) -> Result<(), Fault> {
-        if self.phase != Phase::Open {
+        if !self.is_open() {
             return Ok(());
         }
         self.note_held();

@@ -65,6 +65,11 @@ impl InMap {
         self.0.map(topic, into)
     }
 
+    /// Whether a Topic Filter is to be subscribed to at the other broker.
+    pub fn has_filter(&self, filter: &str) -> bool {
+        self.remote_filters().any(|(of, _)| of == filter)
+    }
+
     /// The Topic Filters to subscribe to at the other broker, each once, with the highest QoS of its rules.
     pub fn remote_filters(&self) -> impl Iterator<Item = (&str, Qos)> {
         self.0.filters()

@@ -32,6 +32,8 @@ pub enum Event {
     },
     /// This broker has refused the session or one of its subscriptions.
     SessionRefused {
+        /// The Topic Filter of the subscription; none for the session.
+        filter: Option<String>,
         /// The reason in words.
         what: String,
     },
@@ -40,6 +42,10 @@ pub enum Event {
         /// The Topic Filters that it refuses, with the Reason Codes.
         refused: Vec<(String, u8)>,
     },
+    /// The far broker has no subscriptions to these filters any more.
+    Unsubscribed(Vec<Box<str>>),
+    /// The far broker has been asked to end its session, and has nothing left of the bridge.
+    GivenUp,
     /// The far broker has refused a message: the first one of the connection for this reason.
     MessageRefused {
         /// The reason.

@@ -5,12 +5,14 @@ use super::notification;
 use crate::config::bridge::Retained;
 use crate::wire::{
     Connect, ConnectProperties, Packet, PacketIdentifier, Qos, Subscribe, SubscribeFilters,
-    SubscribeOptions, UserProperties, Version,
+    SubscribeOptions, Unsubscribe, UnsubscribeFilters, UserProperties, Version,
 };
 
 /// Packet Identifier of the link's SUBSCRIBE packets. The session here counts up from 1, so that a message has it only
 /// after 65,534 others.
 const SUBSCRIBE: PacketIdentifier = PacketIdentifier::new(u16::MAX).unwrap();
+/// Packet Identifier of the link's UNSUBSCRIBE packets.
+const UNSUBSCRIBE: PacketIdentifier = PacketIdentifier::new(u16::MAX - 1).unwrap();
 /// Bytes that a User Property with the path takes at most for each broker, with its name.
 const PATH_BYTES: u32 = 32;
 const PATH_BYTES_PER_HOP: u32 = 9;
@@ -86,11 +88,36 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
     Packet::Connect(connect).encode(attempt.version, out);
 }
 
-/// Appends SUBSCRIBE to the far broker for these filters of the `in` rules, by number, if there are any.
-pub(super) fn subscribe_far(terms: &Terms, numbers: &[usize], version: Version, out: &mut Vec<u8>) {
-    let all: Vec<_> = terms.r#in.remote_filters().collect();
-    let filters: Vec<_> = numbers.iter().map(|&number| all[number]).collect();
-    subscribe(&filters, Qos::ExactlyOnce, 1, version, out);
+/// Appends SUBSCRIBE of the bridge's session for filters that are added while it is connected.
+pub(super) fn subscribe_here(
+    filters: &[(&str, Qos)],
+    terms: &Terms,
+    maximum_qos: Qos,
+    out: &mut Vec<u8>,
+) {
+    let retain_handling = match terms.retained {
+        Retained::Live | Retained::Clear => 2,
+        Retained::Always | Retained::Initial => 1,
+    };
+    subscribe(filters, maximum_qos, retain_handling, Version::V5, out);
+}
+
+/// Appends SUBSCRIBE to the far broker, if there are filters.
+pub(super) fn subscribe_far(filters: &[(&str, Qos)], version: Version, out: &mut Vec<u8>) {
+    subscribe(filters, Qos::ExactlyOnce, 1, version, out);
+}
+
+/// Appends UNSUBSCRIBE, if there are filters.
+pub(super) fn unsubscribe(filters: &[&str], version: Version, out: &mut Vec<u8>) {
+    if filters.is_empty() {
+        return;
+    }
+    let unsubscribe = Unsubscribe {
+        packet_identifier: UNSUBSCRIBE,
+        user_properties: UserProperties::none(),
+        filters: UnsubscribeFilters::list(filters),
+    };
+    Packet::Unsubscribe(unsubscribe).encode(version, out);
 }
 
 fn subscribe<'a>(

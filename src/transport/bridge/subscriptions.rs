@@ -1,48 +1,212 @@
-//! The subscriptions of a bridge at the far broker: what it was asked for, and what it has refused.
+//! What a bridge has subscribed to at its far broker, how that becomes what the configuration wants, and what the far
+//! broker has refused.
 
-use super::link::Terms;
 use super::report::Event;
 use super::session;
-use crate::wire::Version;
+use crate::config::bridge::changes::difference;
+use crate::wire::{Qos, Version};
 
-/// The subscriptions of one connection. Filters are numbers in the order of [`super::mapping::InMap::remote_filters`].
+/// The subscriptions at the far broker, as of one connection. One SUBSCRIBE and one UNSUBSCRIBE are under way at a time.
 #[derive(Debug, Default)]
 pub(super) struct FarSubscriptions {
-    /// The filters of the SUBSCRIBE that is not answered.
-    asked: Vec<usize>,
+    /// Filters that the far broker has been asked for; without QoS those from an earlier connection.
+    held: Vec<(Box<str>, Option<Qos>)>,
+    /// Filters of the SUBSCRIBE that is not answered.
+    subscribing: Vec<Box<str>>,
+    /// Filters of the UNSUBSCRIBE that is not answered.
+    unsubscribing: Vec<Box<str>>,
     /// Refused filters, with their Reason Codes.
-    refused: Vec<(usize, u8)>,
+    refused: Vec<(Box<str>, u8)>,
 }
 
 impl FarSubscriptions {
-    /// Appends SUBSCRIBE for all filters, if there are any.
-    pub fn ask(&mut self, terms: &Terms, version: Version, out: &mut Vec<u8>) {
-        self.asked = (0..terms.r#in.remote_filters().count()).collect();
-        session::subscribe_far(terms, &self.asked, version, out);
+    /// The far broker may have these filters from an earlier connection.
+    pub fn remember(&mut self, filters: &[Box<str>]) {
+        for filter in filters {
+            if !self.held.iter().any(|(held, _)| held == filter) {
+                self.held.push((filter.clone(), None));
+            }
+        }
+    }
+
+    /// Appends SUBSCRIBE and UNSUBSCRIBE of the difference to the wanted filters. What has to wait for an answer follows
+    /// when this is called after it. Returns what there is to tell if a refused filter is not wanted any more.
+    pub fn ask_for<'a>(
+        &mut self,
+        wanted: impl Iterator<Item = (&'a str, Qos)>,
+        version: Version,
+        out: &mut Vec<u8>,
+    ) -> Option<Event> {
+        let wanted: Vec<_> = wanted.map(|(filter, qos)| (filter, Some(qos))).collect();
+        let held: Vec<_> = self.held.iter().map(|(filter, qos)| (&**filter, *qos)).collect();
+        let difference = difference(&held, &wanted);
+        let owned = |&(filter, qos): &(&str, Option<Qos>)| (Box::from(filter), qos);
+        let added: Vec<(Box<str>, _)> = difference.added.iter().map(owned).collect();
+        let removed: Vec<Box<str>> = difference.removed.into_iter().map(Into::into).collect();
+        // First, so that a filter in place of another leaves no gap.
+        if self.subscribing.is_empty() && !added.is_empty() {
+            let filters = added.iter().map(|(filter, qos)| (&**filter, qos.unwrap_or_default()));
+            session::subscribe_far(&filters.collect::<Vec<_>>(), version, out);
+            self.subscribing = added.iter().map(|(filter, _)| filter.clone()).collect();
+            for (filter, qos) in added {
+                match self.held.iter_mut().find(|(held, _)| *held == filter) {
+                    Some((_, held)) => *held = qos,
+                    None => self.held.push((filter, qos)),
+                }
+            }
+        }
+        if self.unsubscribing.is_empty() && !removed.is_empty() {
+            let filters: Vec<&str> = removed.iter().map(|filter| &**filter).collect();
+            session::unsubscribe(&filters, version, out);
+            self.held.retain(|(held, _)| !removed.contains(held));
+            self.unsubscribing = removed;
+        }
+        let count = self.refused.len();
+        self.refused.retain(|(refused, _)| wanted.iter().any(|(filter, _)| **filter == **refused));
+        (self.refused.len() < count).then(|| self.answer())
     }
 
     /// Appends SUBSCRIBE for the refused filters, if there are any and no answer is due.
-    pub fn ask_again(&mut self, terms: &Terms, version: Version, out: &mut Vec<u8>) {
-        if self.asked.is_empty() {
-            self.asked = self.refused.iter().map(|&(filter, _)| filter).collect();
-            session::subscribe_far(terms, &self.asked, version, out);
+    pub fn ask_again(&mut self, version: Version, out: &mut Vec<u8>) {
+        if !self.subscribing.is_empty() {
+            return;
         }
+        let is_refused =
+            |filter: &str| self.refused.iter().any(|(refused, _)| **refused == *filter);
+        let filters = self.held.iter().filter(|(filter, _)| is_refused(filter));
+        let filters = filters.map(|(filter, qos)| (&**filter, qos.unwrap_or_default()));
+        let filters: Vec<_> = filters.collect();
+        session::subscribe_far(&filters, version, out);
+        self.subscribing = filters.into_iter().map(|(filter, _)| filter.into()).collect();
     }
 
     /// The far broker has answered SUBSCRIBE. Returns what there is to tell about filters that are refused, or were.
-    pub fn take_suback(&mut self, terms: &Terms, reasons: &[u8]) -> Option<Event> {
-        let before = std::mem::take(&mut self.refused);
+    pub fn take_suback(&mut self, reasons: &[u8]) -> Option<Event> {
         // A filter without an answer is refused: the packet breaks the protocol [MQTT-3.9.3-1].
         let reasons = reasons.iter().copied().chain(std::iter::repeat(0x80));
-        let answered = std::mem::take(&mut self.asked);
-        let is_refused = |&(_, code): &(usize, u8)| code >= 0x80;
-        self.refused = answered.into_iter().zip(reasons).filter(is_refused).collect();
-        if self.refused.is_empty() && before.is_empty() {
-            return None;
+        let answered = std::mem::take(&mut self.subscribing);
+        let had_refused = !self.refused.is_empty();
+        self.refused.retain(|(refused, _)| !answered.contains(refused));
+        // What was given up meanwhile may be refused.
+        let is_held = |filter: &str| self.held.iter().any(|(held, _)| **held == *filter);
+        let refused = answered.into_iter().zip(reasons);
+        self.refused.extend(refused.filter(|(filter, code)| *code >= 0x80 && is_held(filter)));
+        (had_refused || !self.refused.is_empty()).then(|| self.answer())
+    }
+
+    /// UNSUBACK has come: the filters that it answers.
+    pub fn take_unsuback(&mut self) -> Vec<Box<str>> {
+        std::mem::take(&mut self.unsubscribing)
+    }
+
+    /// Whether the far broker has nothing left, and nothing is to be answered.
+    pub fn is_empty(&self) -> bool {
+        self.held.is_empty() && self.unsubscribing.is_empty()
+    }
+
+    fn answer(&self) -> Event {
+        let refused = self.refused.iter().map(|(filter, code)| (filter.to_string(), *code));
+        Event::Subscribed { refused: refused.collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{self, Frame, Packet, UnsubscribeFilters};
+
+    const Q1: Qos = Qos::AtLeastOnce;
+    const Q2: Qos = Qos::ExactlyOnce;
+
+    /// What is sent: filters of SUBSCRIBE, and of UNSUBSCRIBE.
+    fn asked(of: &mut FarSubscriptions, wanted: &[(&str, Qos)]) -> (Vec<String>, Vec<String>) {
+        let mut out = Vec::new();
+        of.ask_for(wanted.iter().copied(), Version::V5, &mut out);
+        let (mut subscribed, mut unsubscribed, mut rest) = (Vec::new(), Vec::new(), &out[..]);
+        while !rest.is_empty() {
+            let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) else {
+                panic!("{out:02x?}")
+            };
+            match wire::decode(&rest[..total], Version::V5).expect("a valid packet") {
+                Packet::Subscribe(of) => {
+                    subscribed.extend(of.filters.iter().map(|(filter, _)| filter.to_owned()));
+                }
+                Packet::Unsubscribe(of) => {
+                    let filters: UnsubscribeFilters<'_> = of.filters;
+                    unsubscribed.extend(filters.iter().map(str::to_owned));
+                }
+                other => panic!("{other:?}"),
+            }
+            rest = &rest[total..];
         }
-        let filters: Vec<_> = terms.r#in.remote_filters().collect();
-        let refused = self.refused.iter();
-        let refused = refused.map(|&(filter, code)| (filters[filter].0.to_owned(), code)).collect();
+        (subscribed, unsubscribed)
+    }
+
+    fn texts(of: &[&str]) -> Vec<String> {
+        of.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    #[test]
+    fn only_the_difference_is_asked_for() {
+        let mut of = FarSubscriptions::default();
+        assert_eq!(asked(&mut of, &[("a", Q1), ("b", Q1)]), (texts(&["a", "b"]), texts(&[])));
+        assert_eq!(of.take_suback(&[1, 1]), None);
+        assert_eq!(asked(&mut of, &[("a", Q1), ("b", Q1)]), (texts(&[]), texts(&[])));
+        assert_eq!(asked(&mut of, &[("c", Q1), ("b", Q2)]), (texts(&["c", "b"]), texts(&["a"])));
+    }
+
+    #[test]
+    fn a_change_during_another_one_waits_for_its_answer() {
+        let mut of = FarSubscriptions::default();
+        assert_eq!(asked(&mut of, &[("a", Q1)]).0, ["a"]);
+        assert_eq!(asked(&mut of, &[("b", Q1)]), (texts(&[]), texts(&["a"])));
+        of.take_suback(&[1]);
+        assert_eq!(asked(&mut of, &[("b", Q1)]), (texts(&["b"]), texts(&[])));
+        of.take_suback(&[1]);
+        assert_eq!(asked(&mut of, &[]), (texts(&[]), texts(&[])), "UNSUBACK is awaited");
+        assert_eq!(of.take_unsuback(), ["a".into()]);
+        assert_eq!(asked(&mut of, &[]), (texts(&[]), texts(&["b"])));
+        assert!(!of.is_empty());
+        of.take_unsuback();
+        assert!(of.is_empty());
+    }
+
+    #[test]
+    fn filters_of_an_earlier_connection_are_given_up_and_wanted_ones_asked_for_again() {
+        let mut of = FarSubscriptions::default();
+        of.remember(&["old".into(), "a".into()]);
+        assert_eq!(asked(&mut of, &[("a", Q1)]), (texts(&["a"]), texts(&["old"])));
+    }
+
+    fn refused(of: &[(&str, u8)]) -> Option<Event> {
+        let refused = of.iter().map(|&(filter, code)| (filter.to_owned(), code)).collect();
         Some(Event::Subscribed { refused })
+    }
+
+    #[test]
+    fn what_is_refused_is_asked_for_again_until_it_is_granted_or_not_wanted_any_more() {
+        let (mut of, mut out) = (FarSubscriptions::default(), Vec::new());
+        asked(&mut of, &[("a", Q1), ("b", Q1), ("c", Q1)]);
+        assert_eq!(of.take_suback(&[0x87, 1, 0x80]), refused(&[("a", 0x87), ("c", 0x80)]));
+        assert_eq!(asked(&mut of, &[("a", Q1), ("b", Q1), ("c", Q1)]), (texts(&[]), texts(&[])));
+        // A change: SUBSCRIBE of others says nothing of them.
+        assert_eq!(asked(&mut of, &[("a", Q1), ("c", Q1), ("d", Q1)]).0, ["d"]);
+        of.ask_again(Version::V5, &mut out);
+        assert!(out.is_empty(), "an answer is due");
+        assert_eq!(of.take_suback(&[1]), refused(&[("a", 0x87), ("c", 0x80)]));
+        of.take_unsuback();
+        let event = of.ask_for([("a", Q1), ("d", Q1)].into_iter(), Version::V5, &mut out);
+        assert_eq!(event, refused(&[("a", 0x87)]), "c is not wanted any more");
+        of.ask_again(Version::V5, &mut out);
+        assert_eq!(of.take_suback(&[1]), refused(&[]));
+        assert_eq!(of.take_suback(&[]), None);
+    }
+
+    #[test]
+    fn what_is_refused_after_it_was_given_up_is_not_told() {
+        let mut of = FarSubscriptions::default();
+        asked(&mut of, &[("a", Q1)]);
+        assert_eq!(asked(&mut of, &[]).1, ["a"]);
+        assert_eq!(of.take_suback(&[0x80]), None);
     }
 }

@@ -395,6 +395,92 @@ fn silence_is_ended_by_pingreq_and_a_missing_answer_by_a_fault() {
     between.link.tick().expect_err("not answered");
 }
 
+/// The packets in these bytes: their types, and the filters that they name.
+fn filters(bytes: &[u8], version: Version) -> Vec<(&'static str, Vec<String>)> {
+    let (mut all, mut rest) = (Vec::new(), bytes);
+    while !rest.is_empty() {
+        let Ok(Frame::Complete { total, .. }) = wire::frame(rest, usize::MAX) else {
+            panic!("{bytes:02x?}")
+        };
+        all.push(match one(&rest[..total], version) {
+            Packet::Subscribe(of) => {
+                ("SUBSCRIBE", of.filters.iter().map(|(filter, _)| filter.to_owned()).collect())
+            }
+            Packet::Unsubscribe(of) => {
+                ("UNSUBSCRIBE", of.filters.iter().map(str::to_owned).collect())
+            }
+            Packet::Disconnect(of) => match of.session_expiry_interval {
+                Some(0) => ("DISCONNECT and end", Vec::new()),
+                _ => ("DISCONNECT", Vec::new()),
+            },
+            other => panic!("{other:?}"),
+        });
+        rest = &rest[total..];
+    }
+    all
+}
+
+fn named(packet: &'static str, filters: &[&str]) -> (&'static str, Vec<String>) {
+    (packet, filters.iter().map(|&filter| filter.to_owned()).collect())
+}
+
+/// SUBACK and UNSUBACK for one filter each.
+const SUBACK_3: &[u8] = b"\x90\x03\xff\xff\x01";
+const UNSUBACK_3: &[u8] = b"\xB0\x02\xff\xfe";
+
+#[test]
+fn other_filters_are_asked_for_on_both_sides_and_messages_take_the_other_rules_at_once() {
+    let mut between = Between::open(Version::V311);
+    between.hears(SUBACK_3).expect("valid");
+    let rule = |filter: &str| OutRule {
+        filter: filter.to_owned(),
+        qos_max: 2,
+        local_prefix: String::new(),
+        remote_prefix: "x/".to_owned(),
+    };
+    let other = InRule {
+        filter: "b".to_owned(),
+        qos: 1,
+        local_prefix: String::new(),
+        remote_prefix: String::new(),
+    };
+    let other = Terms { out: OutMap::new(&[rule("new")]), r#in: InMap::new(&[other]), ..terms() };
+    between.link.change(Arc::new(other));
+    let expected = [named("SUBSCRIBE", &["new"]), named("UNSUBSCRIBE", &["site/#"])];
+    assert_eq!(filters(&between.hears(&[]).expect("open"), Version::V5), expected);
+    let expected = [named("SUBSCRIBE", &["b"]), named("UNSUBSCRIBE", &["cmd/#"])];
+    assert_eq!(filters(&between.says(&[]), Version::V311), expected);
+    let far = between.passes_out(&Packet::Publish(publish("new", Qos::AtLeastOnce, 1)));
+    is_publish(&far, Version::V311, &publish("x/new", Qos::AtLeastOnce, 1));
+    while between.events.try_recv().is_ok() {}
+    between.hears(UNSUBACK_3).expect("valid");
+    assert_eq!(between.events.try_recv(), Ok(Event::Unsubscribed(vec!["cmd/#".into()])));
+    assert!(between.link.wants("b") && !between.link.wants("cmd/#"));
+}
+
+#[test]
+fn a_bridge_that_is_given_up_leaves_nothing_at_the_far_broker_and_sends_nothing_more() {
+    for (version, suback, unsuback) in [
+        (Version::V5, &b"\x90\x04\xff\xff\x00\x01"[..], &b"\xB0\x04\xff\xfe\x00\x00"[..]),
+        (Version::V311, SUBACK_3, UNSUBACK_3),
+    ] {
+        let mut between = Between::open(version);
+        between.hears(suback).expect("valid");
+        between.link.give_up();
+        let expected = [named("UNSUBSCRIBE", &["cmd/#"])];
+        assert_eq!(filters(&between.says(&[]), version), expected);
+        while between.events.try_recv().is_ok() {}
+        between.hears(unsuback).expect("valid");
+        let end = if version == Version::V5 { "DISCONNECT and end" } else { "DISCONNECT" };
+        assert_eq!(filters(&between.says(&[]), version), [named(end, &[])]);
+        let told: Vec<Event> = between.events.try_iter().collect();
+        assert_eq!(told, [Event::Unsubscribed(vec!["cmd/#".into()]), Event::GivenUp]);
+        let late = Packet::Publish(publish("site/a", Qos::AtLeastOnce, 1));
+        assert_eq!(between.passes_out(&late), NOTHING);
+        assert!(!between.link.wants("cmd/#"));
+    }
+}
+
 /// What a far broker may send on an open connection.
 fn of_far(version: Version) -> impl Strategy<Value = Vec<u8>> {
     let qos = prop::sample::select(vec![Qos::AtMostOnce, Qos::AtLeastOnce, Qos::ExactlyOnce]);

@@ -143,6 +143,21 @@ impl Broker {
         assert!(status.success());
     }
 
+    /// Replaces the text of the configuration file.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
+    pub fn rewrite(&self, text: &str) {
+        let process = self.process.as_ref().expect("a broker started by the test");
+        let configuration = process.configuration.as_ref().expect("a file of the test");
+        std::fs::write(configuration, text).expect("a configuration file");
+    }
+
+    /// Replaces the text of the configuration file and has it read again.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
+    pub fn reconfigure(&self, text: &str) {
+        self.rewrite(text);
+        self.signal("-HUP");
+    }
+
     /// The log so far, one JSON event per line.
     #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn log(&self) -> String {

@@ -38,6 +38,10 @@ impl Link {
 
     fn send_packet(&mut self, frame: &[u8], header: usize, out: &mut Vec<u8>) {
         let Some(packet_type) = wire::packet_type(frame) else { return };
+        if self.phase == Phase::Over && packet_type != PacketType::Disconnect {
+            // Not answered, so that messages stay in the queue.
+            return;
+        }
         match packet_type {
             PacketType::Publish => {
                 if let Ok(publish) = wire::decode_publish(frame, header, Version::V5) {
@@ -155,7 +159,7 @@ impl Link {
         let Ok(Packet::Connack(connack)) = wire::decode(frame, Version::V5) else { return };
         if connack.reason != ReasonCode::Success {
             let what = explain(connack.reason, connack.properties.reason_string);
-            self.report.tell(Event::SessionRefused { what: what.clone() });
+            self.report.tell(Event::SessionRefused { filter: None, what: what.clone() });
             self.report.end(format!("this broker has refused the session of the bridge: {what}"));
             self.phase = Phase::Over;
         } else if self.phase == Phase::Registering {
@@ -169,10 +173,11 @@ impl Link {
 
     fn note_suback(&mut self, frame: &[u8]) {
         let Ok(Packet::Suback(suback)) = wire::decode(frame, Version::V5) else { return };
-        for ((filter, _), &code) in self.terms.out.local_filters().zip(suback.reasons) {
+        let filters = self.subscribing.pop_front().unwrap_or_default();
+        for (filter, &code) in filters.iter().zip(suback.reasons) {
             if let Some(reason) = ReasonCode::from_u8(code).filter(|reason| reason.is_error()) {
                 let what = format!("the subscription to {filter}: {}", reason.name());
-                self.report.tell(Event::SessionRefused { what });
+                self.report.tell(Event::SessionRefused { filter: Some(filter.to_string()), what });
             }
         }
         if self.phase == Phase::Registering {
@@ -186,7 +191,7 @@ impl Link {
         if let Ok(Packet::Disconnect(of)) = wire::decode(frame, Version::V5) {
             self.report.end(explain(of.reason, of.reason_string));
         }
-        if self.phase == Phase::Open {
+        if self.is_open() {
             if let Some(topic) = &self.terms.notification {
                 let (payload, version) = (notification::NOT_CONNECTED, self.attempt.version);
                 notification::publish(topic, payload, version, out);

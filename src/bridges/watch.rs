@@ -1,0 +1,265 @@
+//! A connection as the thread of its bridge sees it: what it hears of it, orders, and what is due.
+
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use flume::Receiver;
+
+use super::board::Standing;
+use super::change::Changing;
+use super::course::Outcome;
+use super::health::{Refused, is_about_identity};
+use super::lazy::Traffic;
+use super::leaving;
+use super::orders::{Heard, Order};
+use super::token::Renewal;
+use super::worker::{AGAIN, Worker};
+use crate::base::log_rate::{self, rated};
+use crate::config::bridge::Server;
+use crate::control::bridge::{BridgeCommand, BridgeDue, BridgeState, LinkOrder};
+use crate::transport::bridge::Event;
+use crate::wire::ReasonCode;
+
+/// Signs of life in a Keep Alive.
+const TICKS: u32 = 4;
+/// Return code before 5.0: unacceptable protocol version.
+const VERSION_REFUSED: u8 = 1;
+
+/// A connection that is watched.
+pub(super) struct Watched<'a> {
+    server: &'a Server,
+    events: Receiver<Event>,
+    socket: Option<TcpStream>,
+    renewal: Option<Renewal>,
+    changing: Changing,
+    outcome: Outcome,
+    /// When the far broker has accepted it.
+    since: Option<Instant>,
+    refused: Refused,
+    traffic: Traffic,
+    interval: Duration,
+    next_tick: Instant,
+    /// When the far broker is asked again for what it has refused.
+    again: Option<Instant>,
+}
+
+impl<'a> Watched<'a> {
+    /// A connection of this bridge that has been handed over to a core. `socket` is its socket.
+    pub fn new(
+        worker: &Worker,
+        server: &'a Server,
+        events: Receiver<Event>,
+        socket: Option<TcpStream>,
+        renewal: Option<Renewal>,
+        changing: Changing,
+    ) -> Self {
+        let interval = Duration::from_secs(worker.bridge.keep_alive_s.into()) / TICKS;
+        Self {
+            server,
+            events,
+            socket,
+            renewal,
+            changing,
+            outcome: Outcome::default(),
+            since: None,
+            refused: Refused::default(),
+            traffic: Traffic::new(&worker.bridge, &worker.board.counters),
+            interval,
+            next_tick: Instant::now() + interval,
+            again: None,
+        }
+    }
+
+    /// When something is due.
+    fn due(&self) -> Instant {
+        let renews = self.renewal.as_ref().map(Renewal::at);
+        let looks = [self.again, self.traffic.next_look(), renews, self.changing.due()];
+        looks.into_iter().flatten().fold(self.next_tick, Instant::min)
+    }
+
+    fn conclude(mut self) -> Outcome {
+        self.outcome.lasted = self.since.map(|since| since.elapsed());
+        self.outcome.is_adapted = self.changing.is_adapted;
+        self.outcome.is_given_up = self.changing.is_given_up;
+        if let Some(end) = self.changing.take_end() {
+            self.outcome.order = Some(Order::Change(end));
+        }
+        self.outcome
+    }
+}
+
+impl Worker {
+    /// Watches a connection until it ends, its token does, or an order needs another one.
+    pub fn watch(&mut self, mut of: Watched<'_>) -> Outcome {
+        loop {
+            let takes_orders = !of.changing.is_last;
+            let is_over = match self.board.orders.wait_on(&of.events, takes_orders, of.due()) {
+                Heard::Event(event) => self.hear(event, &mut of),
+                Heard::Order(order) => self.take(order, &mut of),
+                Heard::Gone | Heard::Stopped => true,
+                Heard::Nothing => self.do_what_is_due(&mut of),
+            };
+            if is_over {
+                return of.conclude();
+            }
+        }
+    }
+
+    /// An event of the connection. Returns whether the connection has ended.
+    fn hear(&self, event: Event, of: &mut Watched<'_>) -> bool {
+        let (outcome, server) = (&mut of.outcome, of.server);
+        match event {
+            Event::Connected { session_present } => {
+                of.since = Some(Instant::now());
+                // The session may be a new one.
+                self.bound_queue();
+                self.tell(Standing {
+                    state: BridgeState::Up,
+                    server: Some(server.to_string()),
+                    session_present: Some(session_present),
+                    ..Standing::default()
+                });
+                let bridge = &*self.bridge.name;
+                tracing::info!(bridge, %server, session_present, "bridge connected");
+            }
+            Event::Discarded => outcome.is_discarded = true,
+            Event::GivenUp => of.changing.is_given_up = true,
+            Event::Unsubscribed(filters) => {
+                self.order(&LinkOrder::Unsubscribed(filters.into()));
+            }
+            Event::Refused { code, what } => {
+                outcome.is_version_refused =
+                    code == VERSION_REFUSED || code == ReasonCode::UnsupportedProtocolVersion as u8;
+                outcome.is_identity_refused = is_about_identity(code);
+                outcome.why = Some(format!("the far broker has refused the connection: {what}"));
+            }
+            Event::Ended { why } => {
+                outcome.why = outcome.why.take().or(why);
+                return true;
+            }
+            Event::TakenOver => outcome.is_taken_over = true,
+            other => {
+                self.log(other, &mut of.refused);
+                let again = of.again.unwrap_or(Instant::now() + AGAIN);
+                of.again = of.refused.is_any_there().then_some(again);
+            }
+        }
+        false
+    }
+
+    /// An order while there is a connection. Returns whether the connection has ended for it.
+    fn take(&mut self, order: Order, of: &mut Watched<'_>) -> bool {
+        let is_open = of.since.is_some();
+        let order = match order {
+            Order::Command { command: BridgeCommand::Start, reply } => {
+                reply.send(Ok(()));
+                return false;
+            }
+            Order::Change(change) if is_open => match of.changing.begin(self, change) {
+                Some(change) => Order::Change(change),
+                None => {
+                    of.traffic.adapt(&self.bridge);
+                    let wanted = &self.terms.out;
+                    let is_wanted =
+                        |filter: &str| wanted.local_filters().any(|(of, _)| of == filter);
+                    if of.refused.retain_here(is_wanted) {
+                        self.note_refused(&of.refused);
+                    }
+                    return false;
+                }
+            },
+            order => order,
+        };
+        leaving::leave(&self.cores, &self.terms.session, &of.events, of.socket.as_ref(), is_open);
+        of.outcome.order = Some(order);
+        true
+    }
+
+    /// Does what is due. Returns whether the connection has ended for it.
+    fn do_what_is_due(&self, of: &mut Watched<'_>) -> bool {
+        let now = Instant::now();
+        of.changing.go_on(self, of.socket.as_ref());
+        if of.renewal.as_ref().is_some_and(|renewal| renewal.at() <= now) {
+            of.outcome.why = of.renewal.take().map(Renewal::end);
+            return false;
+        }
+        if of.again.is_some_and(|again| again <= now) {
+            self.tick(BridgeDue::Subscriptions);
+            of.again = Some(now + AGAIN);
+        }
+        if of.next_tick <= now {
+            self.tick(BridgeDue::SignOfLife);
+            self.bound_queue();
+            of.next_tick = now + of.interval;
+        }
+        let may_leave = of.since.is_some() && !of.changing.is_last;
+        if may_leave && of.traffic.has_ceased() && self.waiting() == Some(0) {
+            leaving::leave(&self.cores, &self.terms.session, &of.events, of.socket.as_ref(), true);
+            of.outcome.is_idle = true;
+        }
+        of.outcome.is_idle
+    }
+
+    fn log(&self, event: Event, refused: &mut Refused) {
+        let bridge = &*self.bridge.name;
+        match event {
+            Event::Subscribed { refused: filters } => {
+                for (filter, code) in refused.set_there(filters) {
+                    tracing::warn!(
+                        bridge,
+                        filter,
+                        code,
+                        "the far broker has refused a subscription"
+                    );
+                }
+                if refused.why().is_none() {
+                    tracing::info!(bridge, "the far broker has granted all subscriptions");
+                }
+                self.note_refused(refused);
+            }
+            Event::SessionRefused { filter, what } => {
+                tracing::warn!(bridge, why = what, "this broker does not let the bridge subscribe");
+                refused.note_here(filter, what);
+                self.note_refused(refused);
+            }
+            Event::MessageRefused { refusal, topic } => {
+                let what = match refusal.drops() {
+                    true => "it is dropped",
+                    false => "it is sent again on the next connection",
+                };
+                rated!(
+                    warn,
+                    log_rate::now(),
+                    bridge,
+                    topic,
+                    reason = refusal.name(),
+                    "the far broker has refused a message; {what}"
+                );
+            }
+            Event::Loop { topic, path } => {
+                rated!(
+                    warn,
+                    log_rate::now(),
+                    bridge,
+                    topic,
+                    path,
+                    "a message came back by a loop of bridges and is dropped"
+                );
+            }
+            Event::Registered { .. }
+            | Event::Discarded
+            | Event::GivenUp
+            | Event::Unsubscribed(_)
+            | Event::Connected { .. }
+            | Event::Refused { .. }
+            | Event::TakenOver
+            | Event::Ended { .. } => {}
+        }
+    }
+
+    /// Notes subscriptions that are refused, or are not any more.
+    fn note_refused(&self, refused: &Refused) {
+        self.board.degrade(refused.why());
+        self.publish_state();
+    }
+}
