@@ -177,9 +177,8 @@ fn not_yet(line: &Line) -> Option<Outcome> {
             true => ignored("not supported yet: each attempt begins with the first address"),
         }),
         "bridge_reload_type" => match line.word() {
-            Ok("lazy" | "immediate") => {
-                ignored("not supported yet: bridges change at the next start of the broker")
-            }
+            Ok("immediate") => Ok(Effect::Taken),
+            Ok("lazy") => ignored("a reload changes bridges at once"),
             Ok(other) => refused(format!("{other:?} is neither lazy nor immediate")),
             Err(what) => Err(what),
         },
