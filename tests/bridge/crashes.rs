@@ -1,6 +1,6 @@
 //! Brokers that are killed while messages flow both ways. Each acknowledged message arrives at the other broker, in the
-//! order of its publisher, and at QoS 2 once. `RINGMQ_BRIDGE_KILLS=200 cargo test --test bridge killed` kills each broker
-//! so often.
+//! order of its publisher, and at QoS 2 once. `RINGMQ_TEST_BRIDGE_KILLS=200 cargo test --test bridge killed` kills each
+//! broker so often.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +15,7 @@ use crate::{ONE_SETUP, PATIENCE, SETUPS, Site, at_once};
 const KILLS: usize = 5;
 
 fn kills() -> usize {
-    std::env::var("RINGMQ_BRIDGE_KILLS").ok().and_then(|of| of.parse().ok()).unwrap_or(KILLS)
+    std::env::var("RINGMQ_TEST_BRIDGE_KILLS").ok().and_then(|of| of.parse().ok()).unwrap_or(KILLS)
 }
 
 /// What the publisher of the near broker publishes goes out; what the one of the far broker publishes comes in.
