@@ -31,8 +31,8 @@ impl Publishing {
 }
 
 impl Slices for Publishing {
-    fn is_awaited(&self) -> bool {
-        self.reply.as_ref().is_some_and(Reply::is_awaited)
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.as_ref().is_some_and(Reply::is_awaited))
     }
 
     fn bytes(&self) -> usize {

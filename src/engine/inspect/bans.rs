@@ -90,15 +90,6 @@ impl Enforcement {
 }
 
 impl Slices for Enforcement {
-    /// Bans are enforced whether or not somebody waits.
-    fn is_awaited(&self) -> bool {
-        true
-    }
-
-    fn has_deadline(&self) -> bool {
-        false
-    }
-
     fn bytes(&self) -> usize {
         size_of::<Self>()
     }

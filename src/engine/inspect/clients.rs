@@ -55,8 +55,8 @@ impl Listing {
 }
 
 impl Slices for Listing {
-    fn is_awaited(&self) -> bool {
-        self.reply.is_awaited()
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.is_awaited())
     }
 
     fn bytes(&self) -> usize {
@@ -149,8 +149,8 @@ impl Top {
 }
 
 impl Slices for Top {
-    fn is_awaited(&self) -> bool {
-        self.reply.is_awaited()
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.is_awaited())
     }
 
     fn bytes(&self) -> usize {

@@ -24,15 +24,6 @@ impl Closing {
 }
 
 impl Slices for Closing {
-    /// Connections are ended whether or not somebody waits.
-    fn is_awaited(&self) -> bool {
-        true
-    }
-
-    fn has_deadline(&self) -> bool {
-        false
-    }
-
     fn bytes(&self) -> usize {
         size_of::<Self>() + size_of_val(&*self.listeners)
     }

@@ -91,12 +91,10 @@ enum Progress {
 
 /// Work for a question that takes several turns.
 trait Slices: Debug + Send {
-    /// Whether somebody waits for the answer.
-    fn is_awaited(&self) -> bool;
-
-    /// Whether the question is answered after [`limits::QUESTION_S`] with what there is.
-    fn has_deadline(&self) -> bool {
-        true
+    /// Whether somebody waits for the answer: nobody works on the question otherwise, and it is answered after
+    /// [`limits::QUESTION_S`] with what there is. None if the work is carried out to its end in any case.
+    fn is_awaited(&self) -> Option<bool> {
+        None
     }
 
     /// Bytes that the question holds between two turns.
@@ -346,7 +344,7 @@ impl Engine {
                 break;
             }
             let Some(mut running) = self.observers.questions.running.pop_front() else { break };
-            if !running.work.is_awaited() {
+            if running.work.is_awaited() == Some(false) {
                 continue;
             }
             let progress = match running.waits {
@@ -378,14 +376,19 @@ impl Engine {
     pub(in crate::engine) fn end_late_questions(&mut self) {
         let now = self.now;
         let is_late = |running: &Running| {
-            running.work.has_deadline() && running.since.after_s(limits::QUESTION_S).is_due(now)
+            running.work.is_awaited().is_some()
+                && running.since.after_s(limits::QUESTION_S).is_due(now)
         };
         let running = std::mem::take(&mut self.observers.questions.running);
         let (late, left): (VecDeque<Running>, _) = running.into_iter().partition(is_late);
         self.observers.questions.running = left;
         late.into_iter().for_each(|running| running.work.answer(false));
-        let timed =
-            self.observers.questions.running.iter().filter(|running| running.work.has_deadline());
+        let timed = self
+            .observers
+            .questions
+            .running
+            .iter()
+            .filter(|running| running.work.is_awaited().is_some());
         if let Some(first) = timed.map(|running| running.since).min() {
             self.timers.arm(first.after_s(limits::QUESTION_S), Timer::Questions);
         }

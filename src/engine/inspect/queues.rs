@@ -24,15 +24,6 @@ impl Emptying {
 }
 
 impl Slices for Emptying {
-    /// Messages are dropped whether or not somebody waits.
-    fn is_awaited(&self) -> bool {
-        true
-    }
-
-    fn has_deadline(&self) -> bool {
-        false
-    }
-
     fn bytes(&self) -> usize {
         size_of::<Self>()
     }

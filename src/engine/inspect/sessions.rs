@@ -124,8 +124,8 @@ impl Listing {
 }
 
 impl Slices for Listing {
-    fn is_awaited(&self) -> bool {
-        self.reply.as_ref().is_some_and(Reply::is_awaited)
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.as_ref().is_some_and(Reply::is_awaited))
     }
 
     fn bytes(&self) -> usize {
@@ -214,8 +214,8 @@ impl QueueListing {
 }
 
 impl Slices for QueueListing {
-    fn is_awaited(&self) -> bool {
-        self.reply.is_awaited()
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.is_awaited())
     }
 
     fn bytes(&self) -> usize {

@@ -79,8 +79,8 @@ impl RecipientListing {
 }
 
 impl Slices for RecipientListing {
-    fn is_awaited(&self) -> bool {
-        self.reply.is_awaited()
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.is_awaited())
     }
 
     fn bytes(&self) -> usize {
@@ -150,8 +150,8 @@ impl RetainedListing {
 }
 
 impl Slices for RetainedListing {
-    fn is_awaited(&self) -> bool {
-        self.reply.is_awaited()
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.is_awaited())
     }
 
     fn bytes(&self) -> usize {
@@ -227,8 +227,8 @@ impl Clearing {
 }
 
 impl Slices for Clearing {
-    fn is_awaited(&self) -> bool {
-        self.reply.is_awaited()
+    fn is_awaited(&self) -> Option<bool> {
+        Some(self.reply.is_awaited())
     }
 
     fn bytes(&self) -> usize {
