@@ -261,10 +261,7 @@ async fn drop_queue(
     Query(_): Query<ReasonQuery>,
 ) -> Answer<Dropped> {
     let bridges = &admin.broker.bridges;
-    let mut status = bridges.status();
-    status.retain(|bridge| bridge.name == name);
-    let sessions = bridges.sessions(&status);
-    let session = sessions.first().ok_or_else(|| unknown(&admin, &name))?;
+    let session = bridges.session(&name).ok_or_else(|| unknown(&admin, &name))?;
     let replies = admin.broker.cores.ask_all(|reply| {
         let client_identifier = session.clone();
         Command::Engine(EngineCommand::Ask(Question::DropQueue { client_identifier, reply }))

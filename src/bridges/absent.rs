@@ -26,6 +26,11 @@ impl Bridges {
     }
 
     /// No bridge has a name.
+    pub fn session(&self, _name: &str) -> Option<Box<str>> {
+        None
+    }
+
+    /// As for [`Self::session`].
     pub fn command(
         &self,
         _name: &str,

@@ -1,9 +1,10 @@
 //! Changes of a running bridge by a reload, on their way to its connection and to its session.
 
-use std::net::{Shutdown, TcpStream};
+use std::net::TcpStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::leaving;
 use super::worker::Worker;
 use crate::config::bridge::Bridge;
 use crate::config::bridge::changes::{self, Effect};
@@ -102,10 +103,7 @@ impl Changing {
         }
         if self.closes.is_some_and(|closes| closes <= now) {
             self.closes = None;
-            if let Some(socket) = socket {
-                // It may have ended meanwhile.
-                let _ = socket.shutdown(Shutdown::Both);
-            }
+            leaving::close(socket);
         }
     }
 

@@ -38,11 +38,13 @@ pub(super) fn leave(
             }
         }
     }
-    if let Some(socket) = socket {
-        // It may have ended meanwhile.
-        let _ = socket.shutdown(Shutdown::Both);
-    }
+    close(socket);
     has_ended(events, Instant::now() + PATIENCE);
+}
+
+/// Ends the socket of a connection, which may have ended meanwhile.
+pub(super) fn close(socket: Option<&TcpStream>) {
+    let _ = socket.map(|socket| socket.shutdown(Shutdown::Both));
 }
 
 /// Whether a connection ends before `deadline`.

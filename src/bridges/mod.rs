@@ -101,6 +101,11 @@ impl Bridges {
         of.iter().map(|bridge| session(&bridge.name).into()).collect()
     }
 
+    /// The Client Identifier of the session of a bridge; none if no bridge has this name.
+    pub fn session(&self, name: &str) -> Option<Box<str>> {
+        self.running().board(name).map(|_| session(name).into())
+    }
+
     /// Sends a command to a bridge; none if no bridge has this name. The reply comes when the command is carried out.
     pub fn command(
         &self,

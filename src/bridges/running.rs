@@ -118,7 +118,6 @@ impl Running {
             if is_wanted(&entry) {
                 self.entries.push(entry);
             } else {
-                // A thread that has ended is none that could be told.
                 let change = Change::End { drops_queue: drops_queues };
                 if let Err(what) = entry.send(change) {
                     wrong.push(what);

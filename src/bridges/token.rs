@@ -1,40 +1,15 @@
 //! SAS tokens as passwords: the connection is made anew before the token ends, with what the file has by then.
 
-use std::io;
-use std::net::{Shutdown, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::config::bridge::end_of_token;
 
 /// How long before the end of its token a connection is made anew.
 const BEFORE_END: u64 = 120;
 
-/// The end of a connection whose token ends.
-#[derive(Debug)]
-pub(super) struct Renewal {
-    at: Instant,
-    socket: TcpStream,
-}
-
-impl Renewal {
-    /// For a connection that lasts so long.
-    pub fn new(lasts: Duration, socket: &TcpStream) -> io::Result<Self> {
-        Ok(Self { at: Instant::now() + lasts, socket: socket.try_clone()? })
-    }
-
-    /// When it is due.
-    pub fn at(&self) -> Instant {
-        self.at
-    }
-
-    /// Ends the connection: its core sees that, and the session is kept. Returns the reason.
-    pub fn end(self) -> String {
-        // It may have ended already.
-        let _ = self.socket.shutdown(Shutdown::Both);
-        "the token in password_file is about to end; connecting again with what the file has now"
-            .to_owned()
-    }
-}
+/// Why a connection ends before its token does.
+pub(super) const ENDS: &str =
+    "the token in password_file is about to end; connecting again with what the file has now";
 
 /// How long a connection with this token lasts; `now_s` is in seconds since 1970. Up to two minutes before the end of the
 /// token, or up to its end if that is nearer.

@@ -10,10 +10,9 @@ use super::change::Changing;
 use super::course::Outcome;
 use super::health::{Refused, is_about_identity};
 use super::lazy::Traffic;
-use super::leaving;
 use super::orders::{Heard, Order};
-use super::token::Renewal;
 use super::worker::{AGAIN, Worker};
+use super::{leaving, token};
 use crate::base::log_rate::{self, rated};
 use crate::config::bridge::Server;
 use crate::control::bridge::{BridgeCommand, BridgeDue, BridgeState, LinkOrder};
@@ -30,7 +29,8 @@ pub(super) struct Watched<'a> {
     server: &'a Server,
     events: Receiver<Event>,
     socket: Option<TcpStream>,
-    renewal: Option<Renewal>,
+    /// When its token is about to end.
+    renews: Option<Instant>,
     changing: Changing,
     outcome: Outcome,
     /// When the far broker has accepted it.
@@ -50,7 +50,7 @@ impl<'a> Watched<'a> {
         server: &'a Server,
         events: Receiver<Event>,
         socket: Option<TcpStream>,
-        renewal: Option<Renewal>,
+        renews: Option<Instant>,
         changing: Changing,
     ) -> Self {
         let interval = Duration::from_secs(worker.bridge.keep_alive_s.into()) / TICKS;
@@ -58,7 +58,7 @@ impl<'a> Watched<'a> {
             server,
             events,
             socket,
-            renewal,
+            renews,
             changing,
             outcome: Outcome::default(),
             since: None,
@@ -72,8 +72,7 @@ impl<'a> Watched<'a> {
 
     /// When something is due.
     fn due(&self) -> Instant {
-        let renews = self.renewal.as_ref().map(Renewal::at);
-        let looks = [self.again, self.traffic.next_look(), renews, self.changing.due()];
+        let looks = [self.again, self.traffic.next_look(), self.renews, self.changing.due()];
         looks.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
 
@@ -179,8 +178,10 @@ impl Worker {
     fn do_what_is_due(&self, of: &mut Watched<'_>) -> bool {
         let now = Instant::now();
         of.changing.go_on(self, of.socket.as_ref());
-        if of.renewal.as_ref().is_some_and(|renewal| renewal.at() <= now) {
-            of.outcome.why = of.renewal.take().map(Renewal::end);
+        if of.renews.take_if(|renews| *renews <= now).is_some() {
+            // Its core sees that, and the session is kept.
+            leaving::close(of.socket.as_ref());
+            of.outcome.why = Some(token::ENDS.to_owned());
             return false;
         }
         if of.again.is_some_and(|again| again <= now) {

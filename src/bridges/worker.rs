@@ -9,9 +9,8 @@ use super::board::{Board, Standing};
 use super::change::Changing;
 use super::course::{Course, Dialect, Outcome, dialects};
 use super::encryption::Encryption;
-use super::token::{self, Renewal};
 use super::watch::Watched;
-use super::{board, dial};
+use super::{board, dial, token};
 use crate::base::secret_file;
 use crate::config::bridge::{Bridge, BridgeQueue, Profile};
 use crate::control::bridge::{BridgeDue, BridgeState, BridgeTick, Dialed};
@@ -218,7 +217,7 @@ impl Worker {
             }
             match dial::connect(server, &self.bridge) {
                 Ok(socket) => {
-                    let renewal = lasts.and_then(|lasts| Renewal::new(lasts, &socket).ok());
+                    let renews = lasts.map(|lasts| Instant::now() + lasts);
                     let (report, events) = self.report();
                     let handle = socket.try_clone().ok();
                     let link = Link::connect(Arc::clone(&self.terms), attempt, report);
@@ -229,7 +228,7 @@ impl Worker {
                     if let Err(why) = dialed {
                         return failed(why);
                     }
-                    let watched = Watched::new(self, server, events, handle, renewal, changing);
+                    let watched = Watched::new(self, server, events, handle, renews, changing);
                     let mut outcome = self.watch(watched);
                     outcome.is_given_up &= dialect.0 == Version::V5;
                     return outcome;
