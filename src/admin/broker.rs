@@ -12,7 +12,7 @@ use crate::config::{ExecutorKind, Settings};
 use crate::control::listener::ListenerTable;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
-use crate::control::{Command, Cores, Replies, Reply};
+use crate::control::{Command, Cores, Reply};
 use crate::stats::{self, SharedStatistics, Snapshot};
 use crate::webhooks::Webhooks;
 
@@ -107,11 +107,10 @@ impl Broker {
 
     /// Sends a command to every core, and waits for the answers: none for a core that has not answered in time, has
     /// too many commands waiting, or has stopped.
-    pub async fn ask<T>(&self, command: impl Fn(Reply<T>) -> Command) -> Vec<Option<T>> {
-        let replies = self.cores.ask_all(command);
-        let mut answers: Vec<Option<T>> = (0..self.cores.count()).map(|_| None).collect();
-        let _ = tokio::time::timeout(self.patience(), collect(&replies, &mut answers)).await;
-        answers
+    pub async fn ask<T: 'static>(&self, command: impl Fn(Reply<T>) -> Command) -> Vec<Option<T>> {
+        let patience = tokio::time::sleep(self.patience());
+        let answers = self.cores.ask_all(command).gather(self.cores.count(), patience).await;
+        answers.into_iter().map(|answer| answer?.ok()).collect()
     }
 
     /// What all cores have counted, taken now. Requests at the same time share one question.
@@ -122,12 +121,5 @@ impl Broker {
     /// The same for those who ask once a second: a core that hangs delays them less.
     pub async fn sample(&self) -> Arc<Snapshot> {
         self.collections.snapshot(self.patience().min(stats::PATIENCE)).await
-    }
-}
-
-/// Takes answers until every core has answered.
-async fn collect<T>(replies: &Replies<T>, answers: &mut [Option<T>]) {
-    while let Some((core, answer)) = replies.next().await {
-        answers[core] = answer.ok();
     }
 }

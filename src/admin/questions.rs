@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(limits::QUESTION_S + 2);
 pub const PAGE: usize = 100;
 
 /// Asks one core.
-pub async fn ask<T>(
+pub async fn ask<T: 'static>(
     admin: &Shared,
     core: usize,
     question: impl FnOnce(Reply<T>) -> Question,
@@ -32,16 +32,12 @@ pub async fn ask<T>(
     drop(to);
     // The refusal is among the replies.
     let _ = admin.broker.cores.send(core, command);
-    match tokio::time::timeout(PATIENCE, replies.next()).await {
-        Ok(Some((_, Ok(answer)))) => Ok(answer),
-        Ok(Some((_, Err(refused)))) => Err(refusal(refused)),
-        Ok(None) => Err(refusal(Refused::Stopped)),
-        Err(_) => Err(silence(core)),
-    }
+    let answers = replies.gather(core + 1, tokio::time::sleep(PATIENCE)).await;
+    answer_of(core, answers.into_iter().next_back().flatten())
 }
 
 /// Asks all cores, and returns the answers in the order of the cores.
-pub async fn ask_all<T>(
+pub async fn ask_all<T: 'static>(
     admin: &Shared,
     question: impl Fn(Reply<T>) -> Question,
 ) -> Result<Vec<T>, Problem> {
@@ -53,7 +49,7 @@ pub async fn ask_all<T>(
 }
 
 /// Asks all cores about a client, which one of them knows.
-pub async fn ask_about<T>(
+pub async fn ask_about<T: 'static>(
     admin: &Shared,
     client: &str,
     question: impl Fn(Box<str>, Reply<Option<T>>) -> Question,
@@ -92,19 +88,22 @@ pub fn unknown_client(client: &str) -> Problem {
     Problem::not_found(format!("no session has the Client Identifier {client:?}"))
 }
 
-async fn ask_each<T>(
+async fn ask_each<T: 'static>(
     admin: &Shared,
     question: impl Fn(Reply<T>) -> Question,
 ) -> Vec<Result<T, Problem>> {
     let replies =
         admin.broker.cores.ask_all(|reply| Command::Engine(EngineCommand::Ask(question(reply))));
-    let mut answers: Vec<Result<T, Problem>> =
-        (0..admin.broker.cores.count()).map(|core| Err(silence(core))).collect();
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    while let Ok(Some((core, answer))) = tokio::time::timeout_at(deadline, replies.next()).await {
-        answers[core] = answer.map_err(refusal);
+    let cores = admin.broker.cores.count();
+    let answers = replies.gather(cores, tokio::time::sleep(PATIENCE)).await;
+    answers.into_iter().enumerate().map(|(core, answer)| answer_of(core, answer)).collect()
+}
+
+fn answer_of<T>(core: usize, answer: Option<Result<T, Refused>>) -> Result<T, Problem> {
+    match answer {
+        Some(answer) => answer.map_err(refusal),
+        None => Err(silence(core)),
     }
-    answers
 }
 
 fn refusal(refused: Refused) -> Problem {
@@ -210,7 +209,7 @@ pub struct AllCores<T> {
 }
 
 /// Asks one core after the other until the page is full.
-pub async fn list<T, A: Into<Option<Page<T>>>>(
+pub async fn list<T, A: Into<Option<Page<T>>> + 'static>(
     admin: &Shared,
     listing: Listing,
     cursor: Option<&str>,

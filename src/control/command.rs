@@ -1,7 +1,13 @@
 //! Commands to a core, and the way back for their replies.
 
+use std::any::Any;
 use std::fmt;
+use std::marker::PhantomData;
+#[cfg(feature = "admin")]
+use std::pin::Pin;
 use std::sync::Arc;
+#[cfg(feature = "admin")]
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use flume::{Receiver, Sender};
@@ -165,31 +171,26 @@ impl std::error::Error for Refused {}
 
 type Answer<T> = (usize, Result<T, Refused>);
 
+/// A reply of any type. All replies take the same channel, of which the program has the code once.
+type Erased = Box<dyn Any + Send>;
+
 /// The way back for the reply to one command. Dropping it without a reply answers [`Refused::Stopped`], so that
 /// nobody waits for a core that is gone.
 #[derive(Debug)]
 pub struct Reply<T> {
-    core: usize,
-    to: Option<Sender<Answer<T>>>,
+    way: Way,
+    replies: PhantomData<fn(T)>,
 }
 
-impl<T> Reply<T> {
-    /// Sends the reply.
-    pub fn send(mut self, reply: T) {
-        self.answer(Ok(reply));
-    }
+/// The way back, whatever the reply is.
+#[derive(Debug)]
+struct Way {
+    core: usize,
+    to: Option<Sender<Answer<Erased>>>,
+}
 
-    /// Sends the reason why there is no reply.
-    pub fn refuse(mut self, refused: Refused) {
-        self.answer(Err(refused));
-    }
-
-    /// Whether somebody waits for the reply. A question that nobody waits for ends.
-    pub fn is_awaited(&self) -> bool {
-        self.to.as_ref().is_some_and(|to| !to.is_disconnected())
-    }
-
-    fn answer(&mut self, answer: Result<T, Refused>) {
+impl Way {
+    fn answer(&mut self, answer: Result<Erased, Refused>) {
         if let Some(to) = self.to.take() {
             // Nobody waits for the reply any more.
             let _ = to.send((self.core, answer));
@@ -197,48 +198,122 @@ impl<T> Reply<T> {
     }
 }
 
-impl<T> Drop for Reply<T> {
+impl Drop for Way {
     fn drop(&mut self) {
         self.answer(Err(Refused::Stopped));
     }
 }
 
+impl<T: Send + 'static> Reply<T> {
+    /// Sends the reply.
+    pub fn send(mut self, reply: T) {
+        self.way.answer(Ok(Box::new(reply)));
+    }
+}
+
+impl<T> Reply<T> {
+    /// Sends the reason why there is no reply.
+    pub fn refuse(mut self, refused: Refused) {
+        self.way.answer(Err(refused));
+    }
+
+    /// Whether somebody waits for the reply. A question that nobody waits for ends.
+    pub fn is_awaited(&self) -> bool {
+        self.way.to.as_ref().is_some_and(|to| !to.is_disconnected())
+    }
+}
+
 /// Makes the ways back that one [`Replies`] collects.
 #[derive(Debug)]
-pub struct ReplyTo<T>(Sender<Answer<T>>);
+pub struct ReplyTo<T> {
+    to: Sender<Answer<Erased>>,
+    replies: PhantomData<fn(T)>,
+}
 
 impl<T> ReplyTo<T> {
     /// The way back for a command to this core.
     pub fn core(&self, core: usize) -> Reply<T> {
-        Reply { core, to: Some(self.0.clone()) }
+        Reply { way: Way { core, to: Some(self.to.clone()) }, replies: PhantomData }
     }
 }
 
 /// Replies to commands, in the order in which they arrive.
 #[derive(Debug)]
-pub struct Replies<T>(Receiver<Answer<T>>);
+pub struct Replies<T> {
+    from: Receiver<Answer<Erased>>,
+    replies: PhantomData<fn() -> T>,
+}
 
 /// A collector of replies, and what makes the ways back to it.
 pub fn replies<T>() -> (ReplyTo<T>, Replies<T>) {
     let (to, from) = flume::unbounded();
-    (ReplyTo(to), Replies(from))
+    (ReplyTo { to, replies: PhantomData }, Replies { from, replies: PhantomData })
 }
 
-impl<T> Replies<T> {
+/// A reply as its type. A way back takes no other type than that of its collector.
+fn typed<T: 'static>((core, answer): Answer<Erased>) -> Answer<T> {
+    (core, answer.map(|reply| *reply.downcast().expect("the type of the collector")))
+}
+
+impl<T: 'static> Replies<T> {
     /// Waits for the next reply, with the core that it comes from. None after `deadline`, and once every core
     /// has answered.
     pub fn next_before(&self, deadline: Instant) -> Option<Answer<T>> {
-        self.0.recv_deadline(deadline).ok()
+        self.from.recv_deadline(deadline).ok().map(typed)
     }
 
     /// Waits for the next reply. None once every core has answered.
     #[cfg(feature = "admin")]
     pub async fn next(&self) -> Option<Answer<T>> {
-        self.0.recv_async().await.ok()
+        next(&self.from).await.map(typed)
+    }
+
+    /// Waits until so many cores have replied or the future ends, and returns the replies by core: none of a core that
+    /// has not replied.
+    #[cfg(feature = "admin")]
+    pub async fn gather(
+        self,
+        cores: usize,
+        patience: impl Future<Output = ()> + Send + 'static,
+    ) -> Vec<Option<Result<T, Refused>>> {
+        let answers = gather(self.from, cores, Box::pin(patience)).await;
+        let typed = |answer: Option<Result<Erased, _>>| answer.map(|of| typed((0, of)).1);
+        answers.into_iter().map(typed).collect()
     }
 
     /// The next reply that is there already.
     pub fn try_next(&self) -> Option<Answer<T>> {
-        self.0.try_recv().ok()
+        self.from.try_recv().ok().map(typed)
     }
+}
+
+/// A future of which the program has no code of its own where it is used.
+#[cfg(feature = "admin")]
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+#[cfg(feature = "admin")]
+fn next(from: &Receiver<Answer<Erased>>) -> Boxed<'_, Option<Answer<Erased>>> {
+    Box::pin(async { from.recv_async().await.ok() })
+}
+
+#[cfg(feature = "admin")]
+fn gather(
+    from: Receiver<Answer<Erased>>,
+    cores: usize,
+    mut patience: Boxed<'static, ()>,
+) -> Boxed<'static, Vec<Option<Result<Erased, Refused>>>> {
+    Box::pin(async move {
+        let mut answers: Vec<_> = (0..cores).map(|_| None).collect();
+        let mut next = from.recv_async();
+        let ended = |context: &mut Context<'_>| {
+            while let Poll::Ready(answer) = Pin::new(&mut next).poll(context) {
+                let Ok((core, answer)) = answer else { return Poll::Ready(()) };
+                answers[core] = Some(answer);
+                next = from.recv_async();
+            }
+            patience.as_mut().poll(context)
+        };
+        std::future::poll_fn(ended).await;
+        answers
+    })
 }

@@ -15,7 +15,7 @@ use crate::control::{EngineCommand, Refused, Replies, Reply, replies};
 
 impl World {
     /// Asks a question without running a turn.
-    pub(super) fn begin_question<T>(
+    pub(super) fn begin_question<T: 'static>(
         &mut self,
         question: impl FnOnce(Reply<T>) -> Question,
     ) -> Replies<T> {
@@ -26,7 +26,7 @@ impl World {
     }
 
     /// Asks a question, and runs turns until it is answered.
-    fn ask<T>(&mut self, question: impl FnOnce(Reply<T>) -> Question) -> T {
+    fn ask<T: 'static>(&mut self, question: impl FnOnce(Reply<T>) -> Question) -> T {
         let replies = self.begin_question(question);
         self.settle();
         answer(&replies)
@@ -61,7 +61,7 @@ impl World {
 }
 
 #[track_caller]
-fn answer<T>(replies: &Replies<T>) -> T {
+fn answer<T: 'static>(replies: &Replies<T>) -> T {
     let (_, reply) = replies.try_next().expect("the question is answered");
     reply.expect("the question is not refused")
 }
