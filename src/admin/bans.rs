@@ -18,7 +18,7 @@ use crate::admin::auth::Caller;
 use crate::admin::clients::network;
 use crate::admin::questions::ask_all;
 use crate::admin::routes::{Route, delete, get, post};
-use crate::admin::{Answer, Problem, Shared};
+use crate::admin::{Answer, Problem, Shared, tasks};
 use crate::base::{limits, secret_file};
 use crate::config::Role;
 use crate::control::question::{BanList, Question};
@@ -259,7 +259,7 @@ async fn change(
     edit(&mut changed)?;
     if let Some(file) = admin.bans.file.clone() {
         let written = changed.clone();
-        let written = tokio::task::spawn_blocking(move || write(&file, &written)).await;
+        let written = tasks::beside(move || write(&file, &written)).await;
         let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
         written.map_err(|error| {
             Problem::unavailable(format!("the bans cannot be stored, nothing has changed: {error}"))

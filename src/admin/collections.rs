@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Mutex;
 
+use crate::admin::tasks;
 use crate::stats::{SharedStatistics, Snapshot};
 
 /// Collections of the cores' statistics.
@@ -46,7 +47,7 @@ impl Collections {
             return Arc::clone(&last.snapshot);
         }
         let statistics = self.statistics.clone();
-        let collecting = tokio::task::spawn_blocking(move || statistics.snapshot(patience));
+        let collecting = tasks::beside(move || statistics.snapshot(patience));
         // A panic is one of this request.
         let snapshot = Arc::new(collecting.await.expect("the collection does not panic"));
         let ended = Instant::now();

@@ -1,10 +1,11 @@
 //! Answers packed by gzip, and the lists in headers by which a client says what it accepts.
 
-use std::io::Write;
+use std::io::{Read, Write};
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT_ENCODING;
 use flate2::Compression;
+use flate2::bufread::GzDecoder;
 use flate2::write::GzEncoder;
 
 /// Packs an answer.
@@ -12,6 +13,13 @@ pub(super) fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::with_capacity(bytes.len() / 8), Compression::fast());
     let packed = encoder.write_all(bytes).and_then(|()| encoder.finish());
     packed.expect("writing to a Vec does not fail")
+}
+
+/// The contents of a file that was packed while the broker was built.
+pub(super) fn unpack(packed: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    GzDecoder::new(packed).read_to_end(&mut plain).expect("the build has packed it");
+    plain
 }
 
 /// Whether a request accepts gzip.

@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::admin::problem::Problem;
 use crate::admin::questions::ask_all;
 use crate::admin::routes::{Route, get, post};
+use crate::admin::tasks;
 use crate::admin::{Answer, Shared};
 use crate::config::bridge::changes::BridgeChange;
 use crate::config::{Entry, Origin, Role};
@@ -234,7 +235,7 @@ async fn in_thread<T: Send + 'static>(
     work: impl FnOnce(&reload::Reload) -> T + Send + 'static,
 ) -> Result<T, Problem> {
     let admin = Arc::clone(admin);
-    let done = tokio::task::spawn_blocking(move || work(&admin.broker.reload)).await;
+    let done = tasks::beside(move || work(&admin.broker.reload)).await;
     done.map_err(|_| {
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the reload failed; the log has the reason")
     })

@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
-use std::sync::LazyLock;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
@@ -10,7 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use crate::admin::Shared;
-use crate::admin::compression::{accepts_gzip, gzip};
+use crate::admin::compression::{accepts_gzip, unpack};
 use crate::admin::problem::Problem;
 use crate::admin::routes::{Allowed, Route, get};
 use crate::config::Role;
@@ -19,17 +18,24 @@ use crate::config::Role;
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
+/// A file as it was packed while the broker was built.
+macro_rules! packed {
+    ($name:literal) => {
+        include_bytes!(concat!(env!("OUT_DIR"), "/", $name, ".gz"))
+    };
+}
+
 /// Names, media types and contents of the files.
-const FILES: [(&str, &str, &str); 9] = [
-    ("", "text/html; charset=utf-8", include_str!("dashboard/index.html")),
-    ("app.js", "text/javascript; charset=utf-8", include_str!("dashboard/app.js")),
-    ("api.js", "text/javascript; charset=utf-8", include_str!("dashboard/api.js")),
-    ("ui.js", "text/javascript; charset=utf-8", include_str!("dashboard/ui.js")),
-    ("bridges.js", "text/javascript; charset=utf-8", include_str!("dashboard/bridges.js")),
-    ("users.js", "text/javascript; charset=utf-8", include_str!("dashboard/users.js")),
-    ("views.js", "text/javascript; charset=utf-8", include_str!("dashboard/views.js")),
-    ("style.css", "text/css; charset=utf-8", include_str!("dashboard/style.css")),
-    ("icon.svg", "image/svg+xml", include_str!("dashboard/icon.svg")),
+const FILES: [(&str, &str, &[u8]); 9] = [
+    ("", "text/html; charset=utf-8", packed!("index.html")),
+    ("app.js", "text/javascript; charset=utf-8", packed!("app.js")),
+    ("api.js", "text/javascript; charset=utf-8", packed!("api.js")),
+    ("ui.js", "text/javascript; charset=utf-8", packed!("ui.js")),
+    ("bridges.js", "text/javascript; charset=utf-8", packed!("bridges.js")),
+    ("users.js", "text/javascript; charset=utf-8", packed!("users.js")),
+    ("views.js", "text/javascript; charset=utf-8", packed!("views.js")),
+    ("style.css", "text/css; charset=utf-8", packed!("style.css")),
+    ("icon.svg", "image/svg+xml", packed!("icon.svg")),
 ];
 
 /// The routes of this module.
@@ -44,29 +50,14 @@ pub fn routes() -> Vec<Route> {
     ]
 }
 
-/// A file as it is sent.
-struct File {
-    name: &'static str,
-    media_type: &'static str,
-    plain: &'static str,
-    packed: Bytes,
-    /// Changes with the contents, so that a browser keeps a file until the broker has another one.
-    tag: HeaderValue,
+/// The tag of a file: it changes with the contents, so that a browser keeps a file until the broker has another one.
+fn tag(packed: &[u8]) -> HeaderValue {
+    // The same in each process of a version.
+    let mut hasher = DefaultHasher::new();
+    packed.hash(&mut hasher);
+    let tag = HeaderValue::try_from(format!("\"{:016x}\"", hasher.finish()));
+    tag.expect("hexadecimal digits")
 }
-
-impl File {
-    fn new((name, media_type, plain): (&'static str, &'static str, &'static str)) -> Self {
-        // The same in each process of a version.
-        let mut hasher = DefaultHasher::new();
-        plain.hash(&mut hasher);
-        let tag = HeaderValue::try_from(format!("\"{:016x}\"", hasher.finish()));
-        let tag = tag.expect("hexadecimal digits");
-        Self { name, media_type, plain, packed: gzip(plain.as_bytes()).into(), tag }
-    }
-}
-
-/// All files, packed at the first request.
-static PACKED: LazyLock<Vec<File>> = LazyLock::new(|| FILES.into_iter().map(File::new).collect());
 
 async fn page(State(admin): State<Shared>, headers: HeaderMap) -> Result<Response, Problem> {
     answer(&admin, &headers, "")
@@ -85,24 +76,25 @@ fn answer(admin: &Shared, headers: &HeaderMap, name: &str) -> Result<Response, P
     if !admin.broker.settings.admin.dashboard {
         return Err(absent("the dashboard is turned off by admin.dashboard"));
     }
-    let file = PACKED.iter().find(|file| file.name == name);
-    let file = file.ok_or_else(|| absent("the dashboard has no such file"))?;
+    let file = FILES.iter().find(|(known, ..)| *known == name);
+    let (_, media_type, packed) = file.ok_or_else(|| absent("the dashboard has no such file"))?;
+    let tag = tag(packed);
     let common = [
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
         (header::VARY, HeaderValue::from_static("accept-encoding")),
-        (header::ETAG, file.tag.clone()),
+        (header::ETAG, tag.clone()),
     ];
-    if headers.get(header::IF_NONE_MATCH) == Some(&file.tag) {
+    if headers.get(header::IF_NONE_MATCH) == Some(&tag) {
         return Ok((StatusCode::NOT_MODIFIED, common).into_response());
     }
-    let media_type = [(header::CONTENT_TYPE, HeaderValue::from_static(file.media_type))];
+    let media_type = [(header::CONTENT_TYPE, HeaderValue::from_static(media_type))];
     if accepts_gzip(headers) {
         let encoding = [(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"))];
-        let packed = Body::from(file.packed.clone());
+        let packed = Body::from(Bytes::from_static(packed));
         return Ok((common, media_type, encoding, packed).into_response());
     }
-    Ok((common, media_type, file.plain).into_response())
+    Ok((common, media_type, unpack(packed)).into_response())
 }
 
 #[cfg(test)]
@@ -111,23 +103,24 @@ mod tests {
 
     #[test]
     fn all_files_of_the_dashboard_are_below_150_kb() {
-        let bytes: usize = PACKED.iter().map(|file| file.plain.len()).sum();
-        assert!(bytes < 150_000, "{bytes}");
-        let packed: usize = PACKED.iter().map(|file| file.packed.len()).sum();
+        let bytes: usize = FILES.iter().map(|(.., packed)| unpack(packed).len()).sum();
+        assert!((50_000..150_000).contains(&bytes), "{bytes}");
+        let packed: usize = FILES.iter().map(|(.., packed)| packed.len()).sum();
         assert!(packed < 50_000, "{packed}");
     }
 
     #[test]
     fn the_page_loads_no_file_that_is_not_served_and_has_no_inline_code() {
         let mut links = 0;
-        for (name, _, text) in FILES {
+        for (name, _, packed) in FILES {
+            let text = String::from_utf8(unpack(packed)).expect("text");
             for quoted in text.split('"').skip(1).step_by(2) {
                 let Some(file) = quoted.strip_prefix("dashboard/").or(quoted.strip_prefix("./"))
                 else {
                     continue;
                 };
                 links += 1;
-                assert!(PACKED.iter().any(|known| known.name == file), "{name}: {quoted}");
+                assert!(FILES.iter().any(|(known, ..)| *known == file), "{name}: {quoted}");
             }
             assert!(!text.contains("innerHTML") && !text.contains("style="), "{name}");
         }

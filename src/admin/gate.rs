@@ -7,13 +7,13 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use tokio::task::JoinSet;
 
 use crate::admin::Shared;
 use crate::admin::auth::{Caller, Peer, origin};
 use crate::admin::problem::Problem;
 use crate::admin::routes::{Allowed, Route};
 use crate::admin::server::Place;
+use crate::admin::tasks::{self, Aborting};
 use crate::config::Scrapers;
 
 /// Bytes of a request's content at most.
@@ -135,7 +135,7 @@ pub(super) async fn pass(
         log_change(caller.as_ref(), &peer, &method, &uri, response.status());
         response
     };
-    tokio::spawn(change).await.unwrap_or_else(|_| failed())
+    tasks::answer(change).await.unwrap_or_else(|_| failed())
 }
 
 /// The answer when a handler has panicked.
@@ -148,11 +148,10 @@ fn failed() -> Response {
 }
 
 async fn run(request: Request, next: Next) -> Response {
-    // Dropping the set ends the handler of a client that has gone.
-    let mut handler = JoinSet::new();
-    handler.spawn(next.run(request));
-    match tokio::time::timeout(REQUEST_TIMEOUT, handler.join_next()).await {
-        Ok(Some(Ok(response))) => response,
+    // The handler of a client that has gone ends.
+    let mut handler = Aborting(tasks::answer(next.run(request)));
+    match tokio::time::timeout(REQUEST_TIMEOUT, &mut handler.0).await {
+        Ok(Ok(response)) => response,
         Ok(_) => failed(),
         Err(_) => Problem::new(
             StatusCode::REQUEST_TIMEOUT,

@@ -8,10 +8,11 @@
 //! | `gate` | what every request passes before its handler: stopping, size, host, role, audit |
 //! | `auth` | who sends a request: socket, certificate, token, password, cookie |
 //! | `problem` | errors as `application/problem+json` |
-//! | `openapi` | the OpenAPI document, made from the table of routes |
+//! | `openapi` | the OpenAPI document, which a test holds against the table of routes |
 //! | `questions` | questions to the engines of the cores, and cursors |
 //! | `collections` | what all cores count and record, collected once for all requests at the same time |
 //! | `compression` | answers packed by gzip |
+//! | `tasks` | tasks of the thread, and work beside it |
 //! | `otlp` | telemetry, exported to a collector |
 //! | `health`, `status`, `configuration`, `log`, `metrics`, `login`, `clients`, `topics`, `bans`, `users`, `webhooks`, `bridges`, `drain`, `stream`, `trace`, `dashboard` | handlers |
 //!
@@ -26,7 +27,8 @@
 //! 2. `pub fn routes() -> Vec<Route>` in that module:
 //!    `vec![get("/api/v1/bans", Role::Read, "All bans", bans).answers::<Bans>()]`.
 //! 3. One line for the module in `PARTS` of `routes`.
-//! 4. Roles, limits, Host and Origin, audit and the OpenAPI document follow from the table.
+//! 4. Roles, limits, Host and Origin, and audit follow from the table. `WRITE_OPENAPI=1 cargo test --lib openapi` writes
+//!    the OpenAPI document.
 //! 5. The tests in `tests/admin` try the route with every role, and hold its answer against the document.
 //!
 //! An answer without an end is a `Body::from_stream` with `answers_as`; the time limit of a request ends when its
@@ -59,6 +61,7 @@ pub mod routes;
 mod server;
 pub mod status;
 mod stream;
+pub mod tasks;
 #[cfg(test)]
 mod tests;
 mod topics;

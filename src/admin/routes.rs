@@ -1,12 +1,14 @@
 //! The table of routes, from which the router and the OpenAPI document are made.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, Request};
 use axum::handler::Handler;
 use axum::http::Method;
 use axum::middleware::{from_fn, from_fn_with_state, map_response};
+use axum::response::Response;
 use axum::routing::{MethodFilter, MethodRouter, on};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
@@ -69,6 +71,31 @@ pub struct Success {
     pub schema: Option<SchemaOf>,
 }
 
+/// What the OpenAPI document says of a route besides its path. A test makes the document, so that the broker has no
+/// code for that.
+#[derive(Clone, Debug, Default)]
+pub struct Description {
+    /// What the route does, in one line.
+    pub summary: &'static str,
+    /// Parameters in the query.
+    pub query: Option<SchemaOf>,
+    /// Content of the request.
+    pub body: Option<SchemaOf>,
+    /// Answers other than errors.
+    pub answers: Vec<Success>,
+}
+
+impl Description {
+    fn answers_with(&mut self, status: u16, media_type: &'static str, schema: Option<SchemaOf>) {
+        self.answers.push(Success { status, media_type, schema });
+    }
+}
+
+/// The function that makes the schema of a type.
+fn schema_of<T: JsonSchema>(generator: &mut SchemaGenerator) -> Schema {
+    generator.subschema_for::<T>()
+}
+
 /// One method of one resource.
 #[derive(Clone)]
 pub struct Route {
@@ -78,14 +105,9 @@ pub struct Route {
     pub path: &'static str,
     /// Who may use the route.
     pub allowed: Allowed,
-    /// What the route does, in one line.
-    pub summary: &'static str,
-    /// Parameters in the query.
-    pub query: Option<SchemaOf>,
-    /// Content of the request.
-    pub body: Option<SchemaOf>,
-    /// Answers other than errors.
-    pub answers: Vec<Success>,
+    /// What the document says of the route.
+    #[cfg(test)]
+    pub description: Description,
     /// Whether the route answers while the broker stops.
     pub serves_while_stopping: bool,
     /// Whether the route is served on the connection that is reserved for health.
@@ -143,19 +165,29 @@ impl Route {
         H: Handler<T, Shared>,
         T: 'static,
     {
-        Self {
+        let route = Self {
             method,
             path,
             allowed: Allowed::Role(role),
-            summary,
-            query: None,
-            body: None,
-            answers: Vec::new(),
+            #[cfg(test)]
+            description: Description::default(),
             serves_while_stopping: false,
             is_for_health: false,
             is_audited: false,
-            handler: on(filter, handler),
-        }
+            handler: on(filter, erased(handler)),
+        };
+        route.described(|of| of.summary = summary)
+    }
+
+    #[cfg(test)]
+    fn described(mut self, describe: impl FnOnce(&mut Description)) -> Self {
+        describe(&mut self.description);
+        self
+    }
+
+    #[cfg(not(test))]
+    fn described(self, _: impl FnOnce(&mut Description)) -> Self {
+        self
     }
 
     /// Who may use the route, if not the callers with a role.
@@ -165,12 +197,12 @@ impl Route {
 
     /// The query's parameters.
     pub fn query<T: JsonSchema>(self) -> Self {
-        Self { query: Some(|generator| generator.subschema_for::<T>()), ..self }
+        self.described(|of| of.query = Some(schema_of::<T>))
     }
 
     /// The content of the request, in JSON.
     pub fn body<T: JsonSchema>(self) -> Self {
-        Self { body: Some(|generator| generator.subschema_for::<T>()), ..self }
+        self.described(|of| of.body = Some(schema_of::<T>))
     }
 
     /// An answer in JSON with status 200.
@@ -179,23 +211,18 @@ impl Route {
     }
 
     /// An answer in JSON with another status.
-    pub fn answers_with<T: JsonSchema>(mut self, status: u16) -> Self {
-        let schema: SchemaOf = |generator| generator.subschema_for::<T>();
-        self.answers.push(Success { status, media_type: "application/json", schema: Some(schema) });
-        self
+    pub fn answers_with<T: JsonSchema>(self, status: u16) -> Self {
+        self.described(|of| of.answers_with(status, "application/json", Some(schema_of::<T>)))
     }
 
     /// An answer of another media type with status 200.
-    pub fn answers_as(mut self, media_type: &'static str) -> Self {
-        self.answers.push(Success { status: 200, media_type, schema: None });
-        self
+    pub fn answers_as(self, media_type: &'static str) -> Self {
+        self.described(|of| of.answers_with(200, media_type, None))
     }
 
     /// An answer of another media type with status 200, in parts that have this schema.
-    pub fn answers_in_parts<T: JsonSchema>(mut self, media_type: &'static str) -> Self {
-        let schema: SchemaOf = |generator| generator.subschema_for::<T>();
-        self.answers.push(Success { status: 200, media_type, schema: Some(schema) });
-        self
+    pub fn answers_in_parts<T: JsonSchema>(self, media_type: &'static str) -> Self {
+        self.described(|of| of.answers_with(200, media_type, Some(schema_of::<T>)))
     }
 
     /// Logs requests like those that change something.
@@ -204,9 +231,8 @@ impl Route {
     }
 
     /// An answer without content: status 204.
-    pub fn answers_nothing(mut self) -> Self {
-        self.answers.push(Success { status: 204, media_type: "", schema: None });
-        self
+    pub fn answers_nothing(self) -> Self {
+        self.described(|of| of.answers_with(204, "", None))
     }
 
     /// Answers while the broker stops, too.
@@ -223,6 +249,25 @@ impl Route {
     pub fn is_change(&self) -> bool {
         self.method != Method::GET
     }
+}
+
+/// A handler of which the type is hidden, so that the program has the code around a handler once.
+type Erased = Arc<dyn Fn(Request, Shared) -> Answering + Send + Sync>;
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+#[derive(Clone)]
+struct Hidden(Erased);
+
+impl Handler<(), Shared> for Hidden {
+    type Future = Answering;
+
+    fn call(self, request: Request, admin: Shared) -> Answering {
+        (self.0)(request, admin)
+    }
+}
+
+fn erased<H: Handler<T, Shared>, T: 'static>(handler: H) -> Hidden {
+    Hidden(Arc::new(move |request, admin| Box::pin(handler.clone().call(request, admin))))
 }
 
 /// The router of these routes.

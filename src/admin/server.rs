@@ -13,7 +13,6 @@ use hyper::server::conn::http1;
 use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 #[cfg(unix)]
 use tokio::net::{UnixListener, UnixStream};
@@ -23,6 +22,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admin::auth::{Auth, Peer};
 use crate::admin::broker::{Broker, Parts};
+use crate::admin::tasks::{self, Stream};
 use crate::admin::{Admin, Exports, bans, otlp, problem, routes};
 use crate::base::log_rate;
 use crate::base::log_rate::rated;
@@ -102,7 +102,7 @@ impl Prepared {
         for socket in sockets {
             serving.listen(socket)?;
         }
-        tokio::spawn(otlp::run(Arc::downgrade(&admin), telemetry));
+        tasks::spawn(otlp::run(Arc::downgrade(&admin), telemetry));
         drop(entered);
         let run = move || {
             // Answers may be long, and whoever asks may ask at once again: messages go first.
@@ -244,12 +244,12 @@ impl Serving {
         match socket {
             ListenerSocket::Tcp(listener) => {
                 listener.set_nonblocking(true)?;
-                tokio::spawn(serving.accept_tcp(TcpListener::from_std(listener)?));
+                tasks::spawn(serving.accept_tcp(TcpListener::from_std(listener)?));
             }
             #[cfg(unix)]
             ListenerSocket::Unix(listener) => {
                 listener.set_nonblocking(true)?;
-                tokio::spawn(serving.accept_unix(UnixListener::from_std(listener)?));
+                tasks::spawn(serving.accept_unix(UnixListener::from_std(listener)?));
             }
         }
         Ok(())
@@ -264,7 +264,7 @@ impl Serving {
             match self.places.take(false) {
                 Some((place, permit)) => {
                     let serving = Arc::clone(&self);
-                    tokio::spawn(async move {
+                    tasks::spawn(async move {
                         serving.serve_tcp(stream, address, place).await;
                         drop(permit);
                     });
@@ -275,7 +275,7 @@ impl Serving {
     }
 
     async fn serve_tcp(&self, stream: TcpStream, address: SocketAddr, place: Place) {
-        let stream = patient(stream);
+        let stream = patient(Box::new(stream));
         let Some(tls) = &self.tls else {
             let peer = Peer::Tcp { address, is_encrypted: false, certificate: None };
             return self.serve(stream, peer, place).await;
@@ -289,7 +289,7 @@ impl Serving {
             Some((name, role))
         });
         let peer = Peer::Tcp { address, is_encrypted: true, certificate };
-        self.serve(stream, peer, place).await;
+        self.serve(Box::new(stream), peer, place).await;
     }
 
     #[cfg(unix)]
@@ -306,8 +306,8 @@ impl Serving {
             match self.places.take(true) {
                 Some((place, permit)) => {
                     let serving = Arc::clone(&self);
-                    tokio::spawn(async move {
-                        serving.serve(patient(stream), peer, place).await;
+                    tasks::spawn(async move {
+                        serving.serve(patient(Box::new(stream)), peer, place).await;
                         drop(permit);
                     });
                 }
@@ -330,10 +330,7 @@ impl Serving {
     }
 
     /// Serves a connection until it ends.
-    async fn serve<S>(&self, stream: S, peer: Peer, place: Place)
-    where
-        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-    {
+    async fn serve(&self, stream: Stream, peer: Peer, place: Place) {
         let (peer, service) = (Arc::new(peer), self.service.clone());
         let service = service_fn(move |mut request: Request<Incoming>| {
             request.extensions_mut().insert(Arc::clone(&peer));
@@ -359,7 +356,7 @@ impl Serving {
         let is_plain = self.tls.is_none() || S::IS_LOCAL;
         let Ok(permit) = Arc::clone(&self.places.refusals).try_acquire_owned() else { return };
         if is_plain && stream.try_write(refusal().as_bytes()).is_ok() {
-            tokio::spawn(async move {
+            tasks::spawn(async move {
                 // Closing a socket with unread input would discard the answer.
                 let mut buffer = [0; 1_024];
                 let read = async {
@@ -408,10 +405,10 @@ refusable!(TcpStream, false);
 refusable!(UnixStream, true);
 
 /// Ends connections of clients that do not read.
-fn patient<S: AsyncRead + AsyncWrite>(stream: S) -> std::pin::Pin<Box<TimeoutStream<S>>> {
+fn patient(stream: Stream) -> Stream {
     let mut stream = TimeoutStream::new(stream);
     stream.set_write_timeout(Some(WRITE_TIMEOUT));
-    Box::pin(stream)
+    Box::new(Box::pin(stream))
 }
 
 fn note_refusal(error: io::Error) {

@@ -11,8 +11,8 @@ use axum::response::sse::Event;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::admin::Shared;
 use crate::admin::routes::{Route, get};
+use crate::admin::{Shared, tasks};
 use crate::base::latencies::Kind;
 use crate::base::metrics::{DROPS, Metrics};
 use crate::config::Role;
@@ -117,7 +117,7 @@ async fn stream(
 ) -> Sse<flume::r#async::RecvStream<'static, Result<Event, Infallible>>> {
     // A reader that does not take a sample is not sent the next one.
     let (to, events) = flume::bounded(1);
-    tokio::spawn(async move {
+    tasks::spawn(async move {
         let mut ticks = tokio::time::interval(PERIOD);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut before: Option<Taken> = None;

@@ -23,6 +23,7 @@ use tokio::time::Instant;
 use crate::admin::broker::PATIENCE;
 use crate::admin::clients::network;
 use crate::admin::routes::{Route, get};
+use crate::admin::tasks;
 use crate::admin::topics::Payload;
 use crate::admin::{Problem, Shared};
 use crate::base::clock::Now;
@@ -252,7 +253,7 @@ async fn trace(
     let (to, parts) = flume::bounded(PARTS_MAX);
     let reader = Reader { to, is_events, text: Vec::new(), shown: 0 };
     let deadline = Instant::now() + Duration::from_secs(seconds);
-    tokio::spawn(pump(admin, place, source, zero_us, reader, deadline));
+    tasks::spawn(pump(admin, place, source, zero_us, reader, deadline));
     let media_type = if is_events { EVENTS } else { LINES };
     let body = Body::from_stream(parts.into_stream());
     Ok((StatusCode::OK, [(header::CONTENT_TYPE, media_type)], body).into_response())

@@ -12,6 +12,7 @@ use crate::access::Control;
 use crate::access::database::{self, Account, Content, Edit, Refused};
 use crate::admin::questions::{Listing, limit, sign, verify};
 use crate::admin::routes::{Route, delete, get, post, put};
+use crate::admin::tasks;
 use crate::admin::{Answer, Problem, Shared};
 use crate::config::Role;
 use crate::control::{Command, EngineCommand};
@@ -280,7 +281,7 @@ async fn remove_rule(State(admin): State<Shared>, Path(number): Path<u32>) -> An
 /// Makes a change on a thread of its own, as hashes and files take time, and has all cores check their clients.
 async fn change(admin: &Shared, what: &str, change: Edit) -> Answer<Changed> {
     let (control, _) = database(admin, what)?;
-    let made = tokio::task::spawn_blocking(move || control.change_database(change)).await;
+    let made = tasks::beside(move || control.change_database(change)).await;
     let failed = |_| Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "the change failed");
     let rule = made.map_err(failed)?.map_err(problem)?;
     let check = |reply| Command::Engine(EngineCommand::CheckAccess(reply));

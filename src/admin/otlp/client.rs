@@ -9,6 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
+use crate::admin::tasks::{self, Stream};
 use crate::config::telemetry::Endpoint;
 
 /// Time for a request and its answer.
@@ -26,9 +27,13 @@ async fn exchange(collector: &Endpoint, path: &str, content: Vec<u8>) -> Result<
     let text = |error: &dyn std::error::Error| error.to_string();
     let Endpoint { host, port, path: before } = collector;
     let stream = TcpStream::connect((&**host, *port)).await.map_err(|error| text(&error))?;
+    let stream: Stream = Box::new(stream);
     let opened = http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = opened.map_err(|error| text(&error))?;
-    let connection = tokio::spawn(connection);
+    let connection = tasks::spawn(async move {
+        // An error is that of the request as well.
+        let _ = connection.await;
+    });
     let name =
         if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
     let request = Request::post(format!("{before}{path}"))

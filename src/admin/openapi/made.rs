@@ -1,30 +1,15 @@
-//! The OpenAPI document, made from the table of routes.
+//! The OpenAPI document as it follows from the table of routes.
 
-use axum::Json;
-use axum::extract::State;
 use schemars::generate::SchemaSettings;
 use schemars::{Schema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
+use crate::admin::openapi::document;
 use crate::admin::problem::{self, Sent};
-use crate::admin::routes::{Allowed, Route, get, table};
-use crate::admin::{Answer, Shared};
-use crate::config::Role;
+use crate::admin::routes::{Allowed, Route, table};
 
-/// The routes of this module.
-pub fn routes() -> Vec<Route> {
-    vec![
-        get("/api/v1/openapi.json", Role::Read, "This document (OpenAPI 3.1)", serve)
-            .answers::<Map<String, Value>>(),
-    ]
-}
-
-async fn serve(State(_): State<Shared>) -> Answer<Value> {
-    Ok(Json(document()))
-}
-
-/// The document.
-pub fn document() -> Value {
+/// The document, with the version that it is served with.
+fn made() -> Value {
     let mut schemas = Schemas::default();
     let mut paths = Map::new();
     for route in table() {
@@ -49,6 +34,22 @@ pub fn document() -> Value {
             },
         },
     })
+}
+
+#[test]
+fn the_document_describes_every_route() {
+    let (made, path) =
+        (made(), concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/openapi/document.json"));
+    if std::env::var_os("WRITE_OPENAPI").is_some() {
+        let mut written = made.clone();
+        written["info"]["version"] = "".into();
+        let text = serde_json::to_string_pretty(&written).expect("JSON");
+        return std::fs::write(path, text + "\n").expect("the file can be written");
+    }
+    assert!(
+        made == document(),
+        "{path} does not describe the routes: WRITE_OPENAPI=1 cargo test --lib openapi writes it"
+    );
 }
 
 /// Schemas of requests, and of answers: a member that a request may leave out is always part of an answer.
@@ -80,15 +81,15 @@ impl Schemas {
 
 fn operation(route: &Route, schemas: &mut Schemas) -> Value {
     let mut parameters: Vec<Value> = path_parameters(route.path);
-    if let Some(query) = route.query {
+    if let Some(query) = route.description.query {
         parameters.extend(query_parameters(&query(&mut schemas.requests), &schemas.requests));
     }
     let mut operation = json!({
-        "summary": route.summary,
+        "summary": route.description.summary,
         "parameters": parameters,
         "responses": responses(route, &mut schemas.answers),
     });
-    if let Some(body) = route.body {
+    if let Some(body) = route.description.body {
         let schema = body(&mut schemas.requests);
         operation["requestBody"] =
             json!({ "required": true, "content": { "application/json": { "schema": schema } } });
@@ -106,7 +107,7 @@ fn operation(route: &Route, schemas: &mut Schemas) -> Value {
 
 fn responses(route: &Route, generator: &mut SchemaGenerator) -> Value {
     let mut responses = Map::new();
-    for answer in &route.answers {
+    for answer in &route.description.answers {
         let what = if answer.status < 400 { "Success" } else { "Failure" };
         // A status can have answers of several media types.
         let response = responses.entry(answer.status.to_string());
