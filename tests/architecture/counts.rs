@@ -25,7 +25,12 @@ struct Count {
 fn counts() {
     let broker = floors::broker();
     let mut all = floors::broker();
-    for root in ["shards/src/lib.rs", "tools/src/main.rs", "benches/instructions/main.rs"] {
+    for root in [
+        "shards/src/lib.rs",
+        "src/cli/ctl/lib.rs",
+        "tools/src/main.rs",
+        "benches/instructions/main.rs",
+    ] {
         all.extend(source::read_crate(root));
     }
     let (engine, others): (Vec<File>, Vec<File>) =

@@ -9,8 +9,7 @@ use super::flags::{
     RetainedCommand, RuleCommand, SessionCommand, TraceFlags, UserCommand,
 };
 use super::table::{self, List};
-use super::{Error, given_or_input};
-use crate::cli::access::new_password;
+use super::{Error, NewPassword, given_or_input};
 
 /// Characters that URLs need no escapes for.
 const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
@@ -204,7 +203,7 @@ impl Call {
 }
 
 /// The request of a command.
-pub fn of(command: &CtlCommand) -> Result<Call, Error> {
+pub fn of(command: &CtlCommand, new_password: NewPassword<'_>) -> Result<Call, Error> {
     Ok(match command {
         CtlCommand::Status => Call::get("/api/v1/status", View::Fields),
         CtlCommand::Health { live, bridges } => {
@@ -224,7 +223,7 @@ pub fn of(command: &CtlCommand) -> Result<Call, Error> {
             Call::new(Method::DELETE, path, View::Done("disconnected"))
         }
         CtlCommand::Ban { what } => ban(what),
-        CtlCommand::User { what } => user(what)?,
+        CtlCommand::User { what } => user(what, new_password)?,
         CtlCommand::Rule { what } => rule(what),
         CtlCommand::Subs { topic, limit } => {
             let query = query(&[("topic", topic.clone())]);
@@ -341,9 +340,9 @@ fn ban(what: &BanCommand) -> Call {
     }
 }
 
-fn user(what: &UserCommand) -> Result<Call, Error> {
+fn user(what: &UserCommand, new_password: NewPassword<'_>) -> Result<Call, Error> {
     let one = |name: &str| format!("/api/v1/users/{}", escaped(name));
-    let password = |name: &str| new_password(name).map_err(|error| Error::Usage(error.to_string()));
+    let password = |name: &str| new_password(name).map_err(Error::Usage);
     let put = |name: &str, content: Value| {
         Call::new(Method::PUT, one(name), View::Done("changed")).with(&content)
     };
@@ -477,13 +476,19 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::cli::{Command, Flags};
+    use crate::CtlFlags;
+
+    #[derive(Parser)]
+    struct Flags {
+        #[command(flatten)]
+        ctl: CtlFlags,
+    }
 
     fn call(line: &str) -> Call {
-        let arguments = ["broker", "ctl"].into_iter().chain(line.split(' '));
+        let arguments = ["broker"].into_iter().chain(line.split(' '));
         let flags = Flags::try_parse_from(arguments).unwrap_or_else(|error| panic!("{error}"));
-        let Some(Command::Ctl(ctl)) = flags.command else { panic!("{line}") };
-        of(&ctl.what).unwrap_or_else(|error| panic!("{line}: {error}"))
+        let no_password = |_: &str| Err("no password".to_owned());
+        of(&flags.ctl.what, &no_password).unwrap_or_else(|error| panic!("{line}: {error}"))
     }
 
     fn request(line: &str) -> String {

@@ -53,9 +53,11 @@ pub struct Answer {
 }
 
 /// What a connection carries bytes with.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+trait Carrier: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Carrier for T {}
+
+type Stream = Box<dyn Carrier>;
 
 impl Client {
     /// A client that has not connected yet.
@@ -146,7 +148,7 @@ impl Client {
         response.map_err(|error| self.unreachable(&error))
     }
 
-    async fn connect(&self) -> io::Result<Box<dyn Stream>> {
+    async fn connect(&self) -> io::Result<Stream> {
         let (host, port) = match &self.target {
             #[cfg(unix)]
             Target::Unix(path) => {

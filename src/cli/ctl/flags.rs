@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand, ValueEnum};
 
 use super::target::Target;
-use crate::config::{LogLevel, Role};
 
 /// Flags of `broker ctl`.
 #[derive(Clone, Debug, Args)]
@@ -185,7 +184,7 @@ pub enum CtlCommand {
     /// Change the log level until the next start.
     Log {
         /// Log level.
-        level: LogLevel,
+        level: Level,
 
         /// Return to the configured level after so many seconds.
         #[arg(long, value_name = "SECONDS")]
@@ -221,6 +220,37 @@ pub enum CtlCommand {
         #[arg(allow_hyphen_values = true)]
         content: Option<String>,
     },
+}
+
+/// Level of a log event.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Level {
+    /// The broker stops, or data is lost.
+    Error,
+    /// An operator should look at this.
+    Warn,
+    /// Start, stop, and clients that come, leave or are refused.
+    Info,
+    /// Every line about clients, without the limit on their number.
+    Debug,
+    /// Packets, without payloads and passwords.
+    Trace,
+}
+
+/// The names of the levels, from the one with the fewest lines.
+pub fn level_names() -> Vec<String> {
+    let values = Level::value_variants().iter().filter_map(Level::to_possible_value);
+    values.map(|value| value.get_name().to_owned()).collect()
+}
+
+/// The roles of users of the interface.
+pub const ROLES: [&str; 3] = ["read", "operate", "admin"];
+
+fn role(text: &str) -> Result<String, String> {
+    match ROLES.contains(&text) {
+        true => Ok(text.to_owned()),
+        false => Err(format!("{text:?} is not a role: read, operate or admin")),
+    }
 }
 
 /// What the clients of `top` have most of.
@@ -543,7 +573,8 @@ pub enum TokenCommand {
     /// Make a token, add its hash to the file, and print the token: it is stored nowhere else.
     Add {
         /// What those who have the token may do: read, operate or admin.
-        role: Role,
+        #[arg(value_parser = role)]
+        role: String,
 
         /// Name of the token. A token with this name is replaced.
         name: String,

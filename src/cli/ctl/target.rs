@@ -6,7 +6,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Error;
-use crate::config::{AdminBind, Bind, Settings};
 
 /// Environment variable with the place of the interface.
 const AT_VARIABLE: &str = "RINGMQCTL_AT";
@@ -49,23 +48,15 @@ impl Target {
     }
 
     /// The place that a user names, or the first that there is.
-    pub(super) fn find(named: Option<&Self>, settings: &Settings) -> Result<Self, Error> {
+    pub fn find(named: Option<&Self>, configured: Vec<Self>) -> Result<Self, Error> {
         if let Some(named) = named {
             return Ok(named.clone());
         }
         if let Ok(text) = std::env::var(AT_VARIABLE) {
             return text.parse().map_err(|what| Error::Usage(format!("{AT_VARIABLE}: {what}")));
         }
-        let configured = settings.admin.listen.iter().filter_map(|bind| match bind {
-            AdminBind::Unix => settings.admin_socket().ok().map(Self::Unix),
-            AdminBind::Bind(Bind::Path(path)) => Some(Self::Unix(path.clone())),
-            AdminBind::Bind(Bind::Address(address)) => Some(Self::Tcp {
-                host: address.ip().to_string(),
-                port: address.port(),
-                tls: settings.admin.tls.is_used(),
-            }),
-        });
-        let all: Vec<Self> = configured.chain([Self::Unix(SERVICE_SOCKET.into())]).collect();
+        let all: Vec<Self> =
+            configured.into_iter().chain([Self::Unix(SERVICE_SOCKET.into())]).collect();
         let is_there = |target: &&Self| match target {
             Self::Unix(path) => path.exists(),
             Self::Tcp { .. } => true,
@@ -176,20 +167,5 @@ mod tests {
         ] {
             assert_eq!(text.parse::<Target>().expect("a place").is_exposed(), is_exposed, "{text}");
         }
-    }
-
-    #[test]
-    fn the_place_is_found_from_the_configuration() {
-        let settings = |text: &str| Settings::from_toml(text).expect("it parses");
-        let address = settings("[admin]\nlisten = [\"127.0.0.1:9883\"]");
-        let found = Target::find(None, &address).expect("a place");
-        assert_eq!(found.to_string(), "http://127.0.0.1:9883");
-        let missing = settings("[admin]\nlisten = [\"unix:/nowhere/admin.sock\"]");
-        let Err(Error::Unreachable(what)) = Target::find(None, &missing) else {
-            panic!("no socket")
-        };
-        assert!(what.contains("unix:/nowhere/admin.sock"), "{what}");
-        let named = Target::Unix("/x".into());
-        assert_eq!(Target::find(Some(&named), &missing).expect("it is named"), named);
     }
 }

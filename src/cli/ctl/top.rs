@@ -10,7 +10,7 @@ use super::calls::CLIENTS;
 use super::client::Client;
 use super::flags::TopBy;
 use super::output::Output;
-use super::{Error, Exit, exit, json as json_of, refusal, table};
+use super::{Error, Outcome, json as json_of, refusal, table};
 
 /// Time between the two looks at the cores where `top` prints once.
 const ONCE: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ pub fn run(
     clients: (TopBy, u16),
     interval_s: u64,
     once: bool,
-) -> Result<Exit, Error> {
+) -> Result<Outcome, Error> {
     let is_screen = !once && !output.is_json && output.is_terminal();
     let interval = if is_screen { Duration::from_secs(interval_s) } else { ONCE };
     let mut before = (Instant::now(), get(client, "/api/v1/cores")?);
@@ -45,13 +45,13 @@ pub fn run(
         let top = top(client, clients)?;
         if output.is_json {
             output.print(&format!("{}\n", json!({ "cores": now.1["cores"], "top": top })))?;
-            return Ok(exit::DONE);
+            return Ok(Outcome::Done);
         }
         let span_s = (now.0 - before.0).as_secs_f64().max(1e-3);
         let text = text(&before.1, &now.1, span_s, &top, clients.0, output.width());
         if !is_screen {
             output.print(&text)?;
-            return Ok(exit::DONE);
+            return Ok(Outcome::Done);
         }
         output.print(&screen(&text))?;
         before = now;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::output::Output;
-use super::{Error, Exit, exit};
+use super::{Error, Outcome};
 
 /// Prints a trace as it comes.
 #[derive(Debug)]
@@ -47,12 +47,12 @@ impl Trace {
     }
 
     /// No more comes. A trace with gaps is done in part.
-    pub fn end(self) -> Result<Exit, Error> {
+    pub fn end(self) -> Result<Outcome, Error> {
         if !self.has_ended {
             let what = "the trace was cut: the output was too slow, or the broker has ended";
             return Err(Error::Failed(what.to_owned()));
         }
-        Ok(if self.missed > 0 { exit::IN_PART } else { exit::DONE })
+        Ok(if self.missed > 0 { Outcome::InPart } else { Outcome::Done })
     }
 }
 

@@ -1,4 +1,4 @@
-//! `broker ctl`: the admin interface from the command line.
+//! `broker ctl`: the admin interface from the command line. A crate of its own, which is compiled for size.
 //!
 //! | file | what it does |
 //! | --- | --- |
@@ -26,23 +26,47 @@ use std::io::Read;
 use axum::http::StatusCode;
 use serde_json::Value;
 
-use super::{Exit, Failure};
-use crate::admin::auth::tokens;
-use crate::config::Settings;
 use calls::{Call, View};
 use client::{Answer, Client};
-use flags::TokenCommand;
-pub use flags::{CtlCommand, CtlFlags};
+pub use flags::{CtlCommand, CtlFlags, ROLES, TokenCommand, level_names};
 use output::Output;
-use target::Target;
+pub use target::Target;
 use trace::Trace;
 
 /// Bytes of a payload or of content from standard input at most.
 const INPUT_BYTES_MAX: u64 = 1 << 20;
 
+/// What the program knows that the client is part of.
+pub struct Known<'a> {
+    /// Where the configuration has the interface.
+    pub places: Vec<Target>,
+    /// Asks for the new password of a user; the error says why there is none.
+    pub new_password: NewPassword<'a>,
+}
+
+/// See [`Known::new_password`].
+pub type NewPassword<'a> = &'a dyn Fn(&str) -> Result<String, String>;
+
+/// What came of a command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is done, or the answer is yes.
+    Done,
+    /// The answer is no.
+    No,
+    /// Flags, files and variables cannot be used.
+    Usage,
+    /// Nobody answers.
+    Unreachable,
+    /// The caller may not do this.
+    NotAllowed,
+    /// It is done in part.
+    InPart,
+}
+
 /// Why a command failed.
 #[derive(Debug)]
-enum Error {
+pub enum Error {
     /// Flags, files and variables that cannot be used.
     Usage(String),
     /// Nobody answers.
@@ -68,43 +92,27 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// The exit codes of this command, which have the numbers of those of the broker.
-mod exit {
-    use super::Exit;
-
-    pub const DONE: Exit = Exit::Success;
-    pub const NO: Exit = Exit::Other;
-    pub const USAGE: Exit = Exit::Configuration;
-    pub const UNREACHABLE: Exit = Exit::Listen;
-    pub const NOT_ALLOWED: Exit = Exit::Descriptors;
-    pub const IN_PART: Exit = Exit::Store;
-}
-
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        let exit = match error {
-            Error::Usage(_) => exit::USAGE,
-            Error::Unreachable(_) => exit::UNREACHABLE,
-            Error::NotAllowed(_) => exit::NOT_ALLOWED,
-            Error::No(_) | Error::Failed(_) => exit::NO,
-        };
-        Self::of(exit, "ctl")(error)
+impl Error {
+    /// What the error says about the command.
+    pub fn outcome(&self) -> Outcome {
+        match self {
+            Self::Usage(_) => Outcome::Usage,
+            Self::Unreachable(_) => Outcome::Unreachable,
+            Self::NotAllowed(_) => Outcome::NotAllowed,
+            Self::No(_) | Self::Failed(_) => Outcome::No,
+        }
     }
 }
 
 /// Runs the command.
-pub(super) fn run(flags: &CtlFlags, settings: &Settings) -> Result<Exit, Failure> {
-    if let CtlCommand::Token { file, what } = &flags.what {
-        let file = file.as_ref().unwrap_or(&settings.admin.access.tokens_file);
-        return Ok(token(file, what)?);
-    }
-    let target = Target::find(flags.at.as_ref(), settings)?;
+pub fn run(flags: &CtlFlags, known: &Known<'_>) -> Result<Outcome, Error> {
+    let target = Target::find(flags.at.as_ref(), known.places.clone())?;
     let token = target::token(flags.token_file.as_deref())?;
     if token.is_some() && target.is_exposed() && !flags.insecure {
-        return Err(Failure::from(Error::Usage(format!(
+        return Err(Error::Usage(format!(
             "{target}: others on the way could read the token, which is sent as plain text; use https, or --insecure in a \
              network that you trust"
-        ))));
+        )));
     }
     let client = Client::new(target, token, flags.ca.as_deref(), flags.identity.as_deref())?;
     let output = Output::new(flags.json);
@@ -112,12 +120,12 @@ pub(super) fn run(flags: &CtlFlags, settings: &Settings) -> Result<Exit, Failure
         CtlCommand::Top { by, n, interval, once } => {
             top::run(&client, output, (*by, *n), *interval, *once)?
         }
-        what => ask(&client, output, calls::of(what)?)?,
+        what => ask(&client, output, calls::of(what, known.new_password)?)?,
     })
 }
 
 /// Sends the request of a command, and prints what comes.
-fn ask(client: &Client, output: Output, call: Call) -> Result<Exit, Error> {
+fn ask(client: &Client, output: Output, call: Call) -> Result<Outcome, Error> {
     if let View::Stream = call.view {
         let mut trace = Trace::new(output);
         return match client.stream(&call.path, |part| trace.add(part))? {
@@ -172,15 +180,15 @@ fn print(output: Output, call: &Call, answer: &Answer, value: Option<&Value>) ->
 }
 
 /// The exit code of an answer that is not a refusal.
-fn outcome(status: StatusCode, answer: &Value) -> Exit {
+fn outcome(status: StatusCode, answer: &Value) -> Outcome {
     let list = |name: &str| answer.get(name).and_then(Value::as_array);
     let has = |name: &str| list(name).is_some_and(|entries| !entries.is_empty());
     let is_complete = answer.get("complete").and_then(Value::as_bool).unwrap_or(true);
     match status {
-        StatusCode::MULTI_STATUS => exit::IN_PART,
-        status if !status.is_success() || has("errors") => exit::NO,
-        _ if has("needs_restart") || !is_complete => exit::IN_PART,
-        _ => exit::DONE,
+        StatusCode::MULTI_STATUS => Outcome::InPart,
+        status if !status.is_success() || has("errors") => Outcome::No,
+        _ if has("needs_restart") || !is_complete => Outcome::InPart,
+        _ => Outcome::Done,
     }
 }
 
@@ -210,22 +218,7 @@ fn given_or_input(text: &str) -> Result<Vec<u8>, Error> {
     }
 }
 
-/// Changes the file of tokens.
-fn token(file: &std::path::Path, what: &TokenCommand) -> Result<Exit, Error> {
-    if file.as_os_str().is_empty() {
-        let what = "no file of tokens: set admin.access.tokens_file in the configuration and name that with \
-                    --config, or use --file";
-        return Err(Error::Usage(what.to_owned()));
-    }
-    match what {
-        TokenCommand::Add { role, name } => {
-            let token = tokens::add(file, *role, name).map_err(Error::Usage)?;
-            Output::new(false).print(&format!("{token}\n"))?;
-            Ok(exit::DONE)
-        }
-        TokenCommand::Remove { name } => match tokens::remove(file, name).map_err(Error::Usage)? {
-            true => Ok(exit::DONE),
-            false => Err(Error::No(format!("{} has no token {name:?}", file.display()))),
-        },
-    }
+/// Prints text of the program itself.
+pub fn print_text(text: &str) -> Result<(), Error> {
+    Output::new(false).print(text)
 }
