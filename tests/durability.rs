@@ -230,7 +230,7 @@ fn a_store_of_an_earlier_format_is_read() {
         newcomer.subscribe("#", 0);
         newcomer.expect_message("open");
         drop((panel, newcomer, broker));
-        assert_eq!(of_format(), Some(6));
+        assert_eq!(of_format(), Some(7));
         assert!(store(&["verify"], &folder.0, Stdio::null()).status.success());
     }
 }

@@ -65,7 +65,7 @@ impl Client {
 
     fn renew(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
         self.revision = snapshot.revision;
-        let rules = snapshot.rules.as_deref();
+        let rules = snapshot.rules.of(self.listener).map(|rules| &**rules);
         let subject = subject(self.user.as_deref(), who);
         self.sections = rules.map_or_else(Box::default, |rules| rules.sections_of(&subject));
         self.publishes_all = match (&snapshot.security, rules) {
@@ -80,22 +80,56 @@ impl Client {
 
 /// The client of a connection. An anonymous client that was admitted while there were no rules is not known yet.
 #[inline]
-pub(super) fn known(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) -> &mut Client {
+pub(super) fn known<'a>(
+    clients: &'a mut Vec<Option<Box<Client>>>,
+    origins: &Origins,
+    exchange: u64,
+) -> &'a mut Client {
     let slot = exchange as u32 as usize;
     if clients.get(slot).is_none_or(Option::is_none) {
-        add_anonymous(clients, exchange);
+        add_anonymous(clients, origins, exchange);
     }
     clients[slot].as_mut().expect("just added")
 }
 
 #[cold]
-fn add_anonymous(clients: &mut Vec<Option<Box<Client>>>, exchange: u64) {
+fn add_anonymous(clients: &mut Vec<Option<Box<Client>>>, origins: &Origins, exchange: u64) {
     let slot = exchange as u32 as usize;
     if clients.len() <= slot {
         clients.resize_with(slot + 1, || None);
     }
-    let anonymous = Client { exchange, is_authenticated: true, ..Client::default() };
+    let listener = origins.of(exchange);
+    let anonymous = Client { exchange, listener, is_authenticated: true, ..Client::default() };
     clients[slot] = Some(Box::new(anonymous));
+}
+
+/// The number of no listener: a bridge came through none.
+const NO_LISTENER: u16 = u16::MAX;
+
+/// Which listener each connection came through, by its slot: also of clients of which nothing else is known, until a
+/// reload brings rules.
+#[derive(Debug, Default)]
+pub(super) struct Origins(Vec<u16>);
+
+impl Origins {
+    /// A client authenticates.
+    pub fn note(&mut self, exchange: u64, listener: u16) {
+        let slot = exchange as u32 as usize;
+        if self.0.len() <= slot {
+            self.0.resize(slot + 1, NO_LISTENER);
+        }
+        self.0[slot] = listener;
+    }
+
+    /// A bridge is admitted.
+    pub fn note_bridge(&mut self, exchange: u64) {
+        self.note(exchange, NO_LISTENER);
+    }
+
+    /// The number of a connection's listener.
+    pub fn of(&self, exchange: u64) -> u16 {
+        self.0.get(exchange as u32 as usize).copied().unwrap_or(NO_LISTENER)
+    }
 }
 
 pub(super) fn subject<'a>(user: Option<&'a str>, who: &Identity<'a>) -> Subject<'a> {

@@ -5,17 +5,16 @@ use std::sync::Arc;
 use arc_swap::{ArcSwap, Cache};
 use flume::{Receiver, Sender};
 use hashbrown::DefaultHashBuilder;
-use shards::Text;
 
 use crate::access::acl::{Covered, Rules, Subject, Wish};
 use crate::access::authorization::{Action, Question, Questions};
 use crate::access::cache::Decided;
-use crate::access::client::{Asking, Client, known, subject};
+use crate::access::client::{Asking, Client, Origins, known, subject};
 use crate::access::decide::{Asked, Open, Verdict, answered, ask};
 use crate::access::dynamic_security::{self, Publication, Receiving};
 use crate::access::methods::{Answer, Job, Known, Step, Workers};
 use crate::access::read_rules::Reading;
-use crate::access::reply::{Reply, run_for};
+use crate::access::reply::{Reply, not_authorized, refused_unheard, run_for};
 use crate::access::{Control, Notify, Snapshot};
 use crate::base::clock::Now;
 use crate::base::ids::Peer;
@@ -23,7 +22,7 @@ use crate::base::metrics::AccessCounts;
 use crate::base::pool::Busy;
 use crate::engine::{
     Access, Authentication, Cause, ControlTopic, Coverage, Credentials, Decision, Grant,
-    IdentifierClaim, Identity, ReadRules, Rejection,
+    IdentifierClaim, Identity, ReadRules, Rejection, WillOwner,
 };
 use crate::message::Content;
 use crate::wire::{Qos, ReasonCode};
@@ -35,6 +34,7 @@ pub struct CoreAccess {
     snapshot: Cache<Arc<ArcSwap<Snapshot>>, Arc<Snapshot>>,
     /// By the slot of the connection.
     clients: Vec<Option<Box<Client>>>,
+    origins: Origins,
     answers: Receiver<(u64, Answer)>,
     answer: Sender<(u64, Answer)>,
     notify: Notify,
@@ -57,7 +57,8 @@ struct Granted {
 }
 
 impl CoreAccess {
-    pub(super) fn new(control: Arc<Control>, notify: Notify) -> Self {
+    /// Of a core with connections that came through these listeners.
+    pub(super) fn new(control: Arc<Control>, notify: Notify, origins: Origins) -> Self {
         let (answer, answers) = flume::unbounded(); // bounded by the pools
         let (publish, publications) = flume::unbounded(); // bounded by the queue of commands
         Self {
@@ -65,6 +66,7 @@ impl CoreAccess {
             questions: Questions::new(&control, &notify),
             control,
             clients: Vec::new(),
+            origins,
             answers,
             answer,
             notify,
@@ -146,7 +148,7 @@ impl CoreAccess {
             }
         }
         let (has_rules, counts_flaps) =
-            (self.snapshot.load().rules.is_some(), self.control.guard.counts_flaps());
+            (self.snapshot.load().rules.has_any(), self.control.guard.counts_flaps());
         if user.is_none() && !has_rules && !counts_flaps {
             // No later decision needs the client.
             self.clients[exchange as u32 as usize] = None;
@@ -212,14 +214,15 @@ impl CoreAccess {
         asks: bool,
     ) -> Decision<Qos> {
         let snapshot = self.snapshot.load();
-        let (rules, authorizer) = (snapshot.rules.as_deref(), snapshot.authorizer.as_ref());
-        let security = snapshot.security.as_deref();
-        if rules.is_none() && self.granted.clients == 0 && authorizer.is_none()
-            || rules.is_some_and(Rules::is_filtering)
-        {
+        let (authorizer, security) = (snapshot.authorizer.as_ref(), snapshot.security.as_deref());
+        if !snapshot.rules.has_any() && self.granted.clients == 0 && authorizer.is_none() {
             return Decision::Allowed(qos);
         }
-        let client = known(&mut self.clients, who.exchange);
+        let client = known(&mut self.clients, &self.origins, who.exchange);
+        let rules = snapshot.rules.of(client.listener).map(|rules| &**rules);
+        if rules.is_some_and(Rules::is_filtering) {
+            return Decision::Allowed(qos);
+        }
         client.refresh(snapshot, who);
         let Client { sections, user, grants, question, is_exempt, .. } = client;
         if *is_exempt {
@@ -278,6 +281,7 @@ impl Access for CoreAccess {
     }
 
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
+        self.origins.note(exchange, who.listener);
         self.note(exchange, who);
         let snapshot = self.snapshot.load();
         let step = snapshot.methods.begin(who, snapshot.passwords_of(who.listener));
@@ -290,6 +294,7 @@ impl Access for CoreAccess {
         client_identifier: &str,
         user: Option<Box<str>>,
     ) -> Authentication {
+        self.origins.note_bridge(exchange);
         let slot = exchange as u32 as usize;
         if self.clients.len() <= slot {
             self.clients.resize_with(slot + 1, || None);
@@ -297,6 +302,7 @@ impl Access for CoreAccess {
         // A bridge counts for no user: it is one connection, which the configuration bounds.
         self.clients[slot] = Some(Box::new(Client {
             exchange,
+            listener: self.origins.of(exchange),
             is_exempt: user.is_none(),
             user: user.clone(),
             client_identifier: client_identifier.into(),
@@ -344,7 +350,9 @@ impl Access for CoreAccess {
 
     fn claims_identifier(&mut self, who: &Identity<'_>) -> IdentifierClaim {
         let snapshot = self.snapshot.load();
-        let Some(rules) = &snapshot.rules else { return IdentifierClaim::Open };
+        let Some(rules) = snapshot.rules.of(self.origins.of(who.exchange)) else {
+            return IdentifierClaim::Open;
+        };
         let client = self.clients.get(who.exchange as u32 as usize).and_then(Option::as_ref);
         let user = client.and_then(|client| client.user.as_deref());
         match rules.decide_identifier(&subject(user, who)) {
@@ -364,20 +372,21 @@ impl Access for CoreAccess {
         retain: bool,
     ) -> Decision {
         let snapshot = self.snapshot.load();
-        let (rules, authorizer) = (snapshot.rules.as_deref(), snapshot.authorizer.as_ref());
-        if rules.is_none() && self.granted.clients == 0 && authorizer.is_none() {
+        let authorizer = snapshot.authorizer.as_ref();
+        if !snapshot.rules.has_any() && self.granted.clients == 0 && authorizer.is_none() {
             return Decision::Allowed(());
         }
-        let client = known(&mut self.clients, who.exchange);
+        let client = known(&mut self.clients, &self.origins, who.exchange);
         client.refresh(snapshot, who);
         if client.publishes_all && !topic.starts_with('$') {
             return Decision::Allowed(());
         }
-        let Client { decisions, sections, user, grants, question, .. } = client;
+        let Client { decisions, sections, user, grants, question, listener, .. } = client;
         let (steps, questions) = (&mut self.steps, &self.questions);
         let mut unanswered = None;
         let decided = decisions.decide(&self.hasher, topic, qos, retain, now, || {
             let security = snapshot.security.as_deref();
+            let rules = snapshot.rules.of(*listener).map(|rules| &**rules);
             let asked = Asked { rules, security, sections, grants: grants.as_ref(), authorizer };
             let wish = Wish::Publish { topic, qos, retain };
             match asked.decide(&subject(user.as_deref(), who), &wish, steps) {
@@ -398,8 +407,12 @@ impl Access for CoreAccess {
         decided.map_or(Decision::Pending, Decision::of)
     }
 
-    fn has_topic_rules(&mut self) -> bool {
-        self.snapshot.load().rules.is_some()
+    fn has_topic_rules(&mut self, exchange: u64) -> bool {
+        self.snapshot.load().rules.of(self.origins.of(exchange)).is_some()
+    }
+
+    fn has_topic_rules_of(&mut self, listener: u16) -> bool {
+        self.snapshot.load().rules.of(listener).is_some()
     }
 
     fn may_subscribe(
@@ -417,30 +430,26 @@ impl Access for CoreAccess {
         if let Some(security) = &snapshot.security {
             return Some(Arc::new(Receiving(Arc::clone(security))));
         }
-        let rules = snapshot.rules.as_ref().filter(|rules| rules.is_filtering())?;
-        Some(Arc::new(Reading(Arc::clone(rules))))
+        let is_filtering = snapshot.rules.are_filtering();
+        is_filtering.then(|| -> Arc<dyn ReadRules> { Arc::new(Reading(snapshot.rules.clone())) })
     }
 
     fn coverage(&mut self, who: &Identity<'_>, filter: &str) -> Coverage {
         let snapshot = self.snapshot.load();
-        let is_exempt = |client: &Client| client.exchange == who.exchange && client.is_exempt;
-        if self
-            .clients
-            .get(who.exchange as u32 as usize)
-            .and_then(Option::as_deref)
-            .is_some_and(is_exempt)
-        {
+        let client = self.clients.get(who.exchange as u32 as usize).and_then(Option::as_deref);
+        if client.is_some_and(|client| client.exchange == who.exchange && client.is_exempt) {
             return Coverage::Whole;
         }
         if let Some(security) = &snapshot.security {
-            let client = known(&mut self.clients, who.exchange);
+            let client = known(&mut self.clients, &self.origins, who.exchange);
             let subject = subject(client.user.as_deref(), who);
             return security.coverage(&subject, filter, &mut self.steps);
         }
-        let Some(rules) = snapshot.rules.as_deref().filter(|rules| rules.is_filtering()) else {
+        let rules = snapshot.rules.of(self.origins.of(who.exchange));
+        let Some(rules) = rules.filter(|rules| rules.is_filtering()) else {
             return Coverage::Whole;
         };
-        let client = known(&mut self.clients, who.exchange);
+        let client = known(&mut self.clients, &self.origins, who.exchange);
         client.refresh(snapshot, who);
         let subject = subject(client.user.as_deref(), who);
         self.steps += 2 * rules.steps(&client.sections, filter);
@@ -471,7 +480,7 @@ impl Access for CoreAccess {
     ) -> bool {
         let snapshot = self.snapshot.load();
         let is_filtering = snapshot.security.is_some()
-            || snapshot.rules.as_ref().is_some_and(|rules| rules.is_filtering());
+            || snapshot.rules.are_filtering_for(self.origins.of(who.exchange));
         match is_filtering {
             true => self.coverage(who, topic) != Coverage::Nothing,
             false => {
@@ -503,15 +512,15 @@ impl Access for CoreAccess {
 
     fn may_publish_will(
         &mut self,
-        user: Option<&str>,
-        client_identifier: &Text,
+        of: &WillOwner<'_>,
         will: &Content<'_>,
         retain: bool,
         is_granted: bool,
     ) -> bool {
         let snapshot = self.snapshot.load();
-        let Some(rules) = &snapshot.rules else { return true };
-        let subject = Subject { user, client_identifier: client_identifier.as_str() };
+        let Some(rules) = snapshot.rules.of(of.listener) else { return true };
+        let client_identifier = of.client_identifier.as_str();
+        let subject = Subject { user: of.user, client_identifier };
         if let Some(security) = &snapshot.security {
             let wish = Wish::Publish { topic: will.topic, qos: will.qos, retain };
             return dynamic_security::control_topic(will.topic) == ControlTopic::No
@@ -551,7 +560,7 @@ impl Access for CoreAccess {
 
     fn may_unsubscribe(&mut self, who: &Identity<'_>, filter: &str) -> bool {
         let Some(security) = &self.snapshot.load().security else { return true };
-        let client = known(&mut self.clients, who.exchange);
+        let client = known(&mut self.clients, &self.origins, who.exchange);
         security.may_unsubscribe(&subject(client.user.as_deref(), who), filter, &mut self.steps)
     }
 
@@ -563,7 +572,7 @@ impl Access for CoreAccess {
     }
 
     fn command(&mut self, who: &Identity<'_>, payload: &[u8]) -> bool {
-        let client = known(&mut self.clients, who.exchange);
+        let client = known(&mut self.clients, &self.origins, who.exchange);
         let (reply, notify) = (self.publish.clone(), Arc::clone(&self.notify));
         self.control.command(&subject(client.user.as_deref(), who), payload, reply, notify)
     }
@@ -587,13 +596,4 @@ impl Access for CoreAccess {
     fn counts(&self) -> AccessCounts {
         self.control.counts()
     }
-}
-
-fn not_authorized(cause: Cause) -> Rejection {
-    Rejection::new(ReasonCode::NotAuthorized, cause)
-}
-
-/// The answer to a connection that asked for nothing, or is gone.
-fn refused_unheard() -> Authentication {
-    Authentication::Refused(Rejection::new(ReasonCode::UnspecifiedError, Cause::AuthenticationData))
 }

@@ -3,6 +3,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use crate::access::client::Origins;
 use crate::access::{AccessError, Control, Notify, Prepared};
 use crate::base::clock::Now;
 use crate::config::Settings;
@@ -38,7 +39,7 @@ impl Gate {
             Some(control) => Box::new(control.for_core(notify)),
             None => {
                 self.waiting().push(Arc::clone(&notify));
-                Box::new(Dormant { gate: Arc::clone(self), notify })
+                Box::new(Dormant { gate: Arc::clone(self), notify, origins: Origins::default() })
             }
         }
     }
@@ -79,15 +80,29 @@ impl Gate {
 struct Dormant {
     gate: Arc<Gate>,
     notify: Notify,
+    /// Rules of listeners may come.
+    origins: Origins,
 }
 
 impl Access for Dormant {
     fn authenticate(&mut self, now: Now, exchange: u64, who: &Credentials<'_>) -> Authentication {
+        self.origins.note(exchange, who.listener);
         AllowAll.authenticate(now, exchange, who)
+    }
+
+    fn admit_bridge(
+        &mut self,
+        exchange: u64,
+        client_identifier: &str,
+        user: Option<Box<str>>,
+    ) -> Authentication {
+        self.origins.note_bridge(exchange);
+        AllowAll.admit_bridge(exchange, client_identifier, user)
     }
 
     fn replacement(&mut self) -> Option<Box<dyn Access>> {
         let control = self.gate.control.get()?;
-        Some(Box::new(control.for_core(Arc::clone(&self.notify))))
+        let origins = std::mem::take(&mut self.origins);
+        Some(Box::new(control.for_core_with(Arc::clone(&self.notify), origins)))
     }
 }

@@ -44,6 +44,7 @@ mod scram_verifier;
 mod server;
 #[cfg(test)]
 mod tests;
+mod topic_rules;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -63,6 +64,7 @@ use crate::wire::ReasonCode;
 
 use acl::Rules;
 use authorization::Authorizer;
+use client::Origins;
 pub use core::CoreAccess;
 use database::Database;
 use dynamic_security::{DynamicSecurity, Security};
@@ -70,6 +72,8 @@ pub use later::Gate;
 use methods::{Methods, Workers};
 use password_file::{Passwords, User};
 use protect::Guard;
+pub use topic_rules::read_rules;
+use topic_rules::{TopicRules, read_rules_for, read_rules_of_listeners};
 
 /// Concurrent requests to servers: they wait and use no processor.
 const NETWORK_THREADS_MAX: usize = 32;
@@ -93,8 +97,9 @@ impl std::error::Error for AccessError {}
 struct Snapshot {
     /// Number of the snapshot, from 1.
     revision: u64,
-    /// Access rules: those of the file, then those of the database; none without either: everything is allowed.
-    rules: Option<Arc<Rules>>,
+    /// Access rules: those of the file, then those of the database, and those of listeners; where there are none,
+    /// everything is allowed.
+    rules: TopicRules,
     /// Users with passwords: those of the file, and those of the database.
     passwords: Arc<Passwords>,
     /// Whose users listeners know, by number.
@@ -138,6 +143,8 @@ struct State {
 #[derive(Clone)]
 struct Files {
     rules: Option<Arc<Rules>>,
+    /// Rules of listeners that have their own, by number.
+    rules_of_listeners: Arc<[Option<Arc<Rules>>]>,
     passwords: Arc<Passwords>,
     /// Whose users listeners know, by number.
     of_listeners: Arc<[UsersOf]>,
@@ -187,6 +194,8 @@ struct Admission {
     knows_users: bool,
     /// File of its own users; empty for none.
     password_file: PathBuf,
+    /// File of its own access rules; empty for none.
+    acl_file: PathBuf,
 }
 
 impl Admission {
@@ -196,6 +205,7 @@ impl Admission {
             anonymous: admits_anonymous(access, &listener),
             knows_users: knows_users(access, &listener),
             password_file: listener.password_file,
+            acl_file: listener.acl_file,
         }
     }
 }
@@ -263,7 +273,8 @@ impl Control {
         let lets_in = |listener: Listener| {
             admits_anonymous(access, &listener) && !knows_users(access, &listener)
         };
-        let is_open = settings.every_listener().all(lets_in) && !access.has_rules();
+        let has_rules = access.has_rules() || settings.every_listener().any(|of| of.has_acl_file());
+        let is_open = settings.every_listener().all(lets_in) && !has_rules;
         if is_open && !asks_certificates && !settings.protection.counts_connections() {
             return Ok(None);
         }
@@ -291,12 +302,15 @@ impl Control {
             true => State::reload(asked, methods, security),
             false => State::open(asked, Some(methods), security),
         };
-        let prepared = prepared.and_then(|state| {
+        let prepared = prepared.and_then(|mut wanted| {
+            let before = &state.files.rules_of_listeners;
+            let rules = &mut wanted.files.rules_of_listeners;
+            topic_rules::keep_rules_of_gone(rules, &wanted.asked, before);
             // The file that is in use is written by commands.
-            if let Some(other) = state.security.as_ref().filter(|of| !of.is_of_file(security)) {
+            if let Some(other) = wanted.security.as_ref().filter(|of| !of.is_of_file(security)) {
                 other.check_writable()?;
             }
-            Ok(state)
+            Ok(wanted)
         });
         drop(state);
         let state = prepared.inspect_err(|_| {
@@ -331,15 +345,20 @@ impl Control {
     #[cfg(feature = "admin")]
     pub(crate) fn hash_of_member(&self, user: &str, group: &str) -> Option<Box<str>> {
         let snapshot = self.snapshot.load();
-        snapshot.rules.as_ref().filter(|rules| rules.is_member(user, group))?;
+        snapshot.rules.general().filter(|rules| rules.is_member(user, group))?;
         snapshot.passwords.user(user).map(|user| user.hash().into())
     }
 
     /// The access control of a core, which `notify` wakes.
     pub fn for_core(self: &Arc<Self>, notify: Notify) -> CoreAccess {
+        self.for_core_with(notify, Origins::default())
+    }
+
+    /// The same, for a core with clients that came through these listeners.
+    fn for_core_with(self: &Arc<Self>, notify: Notify, origins: Origins) -> CoreAccess {
         lock(&self.cores).push(Arc::clone(&notify));
         self.snapshot.load().methods.start();
-        CoreAccess::new(Arc::clone(self), notify)
+        CoreAccess::new(Arc::clone(self), notify, origins)
     }
 
     fn pool(&self, workers: Workers) -> Pool {
@@ -386,7 +405,9 @@ impl Control {
 
 /// Logs for each listener which clients may connect.
 pub fn log_policies(settings: &Settings) {
-    if settings.access.takes_unverified_names() && settings.access.has_rules() {
+    let has_rules = settings.access.has_rules()
+        || settings.every_listener().any(|listener| listener.has_acl_file());
+    if settings.access.takes_unverified_names() && has_rules {
         tracing::warn!(
             "access rules go by User Names that nobody verifies: any client can claim any name"
         );
@@ -475,6 +496,7 @@ impl State {
             rules = Some(Arc::default());
             passwords = Arc::new(security.passwords_before(&passwords));
         }
+        let rules = TopicRules::new(rules, Arc::clone(&self.files.rules_of_listeners));
         let security = self.security.as_ref().map(DynamicSecurity::security);
         let methods = Arc::clone(&self.methods);
         let database = self.database.as_ref().map(Database::content);
@@ -509,16 +531,10 @@ impl Files {
     fn read(asked: &Asked) -> Result<Self, AccessError> {
         let access = &asked.access;
         let asks_further = access.authorization.after_rules;
-        let rules = match configured(&access.acl_file) {
-            Some(path) => {
-                let mut rules = read_rules(path, access.acl_format)?;
-                if asks_further {
-                    rules.decide_whole();
-                }
-                Some(Arc::new(rules))
-            }
-            None => None,
-        };
+        let rules = configured(&access.acl_file);
+        let rules =
+            rules.map(|path| read_rules_for("access.acl_file", path, access)).transpose()?;
+        let rules_of_listeners = read_rules_of_listeners(asked)?;
         if access.acl_format == AclFormat::Mosquitto && !asks_further {
             check_decides_alone(access, "access.acl_format = \"mosquitto\"")?;
         }
@@ -533,7 +549,12 @@ impl Files {
             None => Passwords::none(&access.hashing),
         };
         let of_listeners = read_passwords_of_listeners(asked)?;
-        Ok(Self { rules, passwords: Arc::new(passwords), of_listeners: of_listeners.into() })
+        Ok(Self {
+            rules,
+            rules_of_listeners: rules_of_listeners.into(),
+            passwords: Arc::new(passwords),
+            of_listeners: of_listeners.into(),
+        })
     }
 }
 
@@ -652,16 +673,4 @@ fn check_decides_alone(access: &config::Access, by: &str) -> Result<(), AccessEr
 /// Two keys are set of which one decides alone.
 fn not_combined(key: &str, by: &str) -> AccessError {
     AccessError(format!("{key}: cannot be combined with {by}, which decides alone"))
-}
-
-/// Reads a file of access rules.
-pub fn read_rules(path: &Path, format: AclFormat) -> Result<Rules, AccessError> {
-    let text = crate::base::text_file::read(path)
-        .map_err(|error| AccessError(format!("access.acl_file: {}: {error}", path.display())))?;
-    let file = path.display().to_string();
-    let rules = match format {
-        AclFormat::Ringmq => Rules::parse(&text, &file),
-        AclFormat::Mosquitto => Rules::parse_mosquitto(&text, &file),
-    };
-    rules.map_err(|error| AccessError(error.to_string()))
 }

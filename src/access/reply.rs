@@ -7,7 +7,7 @@ use flume::Sender;
 use crate::access::methods::{Answer, Job, Outcome, Workers};
 use crate::access::{Control, Notify};
 use crate::base::pool::Busy;
-use crate::engine::{Cause, Rejection};
+use crate::engine::{Authentication, Cause, Rejection};
 use crate::wire::ReasonCode;
 
 /// Sends the decision of a job to its core; sends a refusal if the job panics.
@@ -61,4 +61,14 @@ pub(super) fn run_for(
             Outcome::Then(workers, job) => drop(run_for(&further, workers, reply, job)),
         }
     })
+}
+
+/// The answer to a client that may not come in.
+pub(super) fn not_authorized(cause: Cause) -> Rejection {
+    Rejection::new(ReasonCode::NotAuthorized, cause)
+}
+
+/// The answer to a connection that asked for nothing, or is gone.
+pub(super) fn refused_unheard() -> Authentication {
+    Authentication::Refused(Rejection::new(ReasonCode::UnspecifiedError, Cause::AuthenticationData))
 }

@@ -123,7 +123,7 @@ fn ask_rules(what: &AclCommand, settings: &Settings) -> Answer {
         Some(_) => AclFormat::Ringmq,
         None => settings.access.acl_format,
     };
-    let rules = read_rules(path, format)?;
+    let rules = read_rules("access.acl_file", path, format)?;
     let qos = Qos::try_from(*qos).map_err(|_| "--qos: 0, 1 or 2 is expected")?;
     let user = Some(user.as_str()).filter(|user| *user != "-");
     let client_identifier = client.as_deref().unwrap_or_default();

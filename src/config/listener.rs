@@ -32,6 +32,9 @@ pub struct Listener {
     /// File of the users of this listener and their passwords, instead of those of `access`; empty for none.
     #[serde(default)]
     pub password_file: PathBuf,
+    /// File of the access rules for clients of this listener, instead of those of `access`; empty for none.
+    #[serde(default)]
+    pub acl_file: PathBuf,
     /// Accepted protocol versions; empty for all.
     #[serde(default)]
     pub versions: Vec<ProtocolVersion>,
@@ -100,6 +103,7 @@ impl Listener {
             connections_max: 0,
             anonymous: None,
             password_file: PathBuf::new(),
+            acl_file: PathBuf::new(),
             versions: Vec::new(),
             maximum_qos: any_qos(),
             assigned_identifier_prefix: None,
@@ -116,6 +120,11 @@ impl Listener {
     /// Whether the listener has users of its own, in a password file.
     pub fn has_password_file(&self) -> bool {
         !self.password_file.as_os_str().is_empty()
+    }
+
+    /// Whether the listener has access rules of its own.
+    pub fn has_acl_file(&self) -> bool {
+        !self.acl_file.as_os_str().is_empty()
     }
 
     /// Whether clients of a protocol version are accepted.

@@ -98,7 +98,7 @@ use crate::session::table::SessionTable;
 use access::AccessControl;
 pub use access::{
     Access, AllowAll, Authentication, ControlTopic, Coverage, Credentials, Decision, Grant,
-    IdentifierClaim, Identity, ReadDecisions, ReadRules, Reader,
+    IdentifierClaim, Identity, ReadDecisions, ReadRules, Reader, WillOwner,
 };
 pub use action::{Action, Refused};
 #[cfg(feature = "bridge")]

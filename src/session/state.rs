@@ -1,5 +1,7 @@
 //! Session State of one client, kept across its Network Connections, and its Will.
 
+use std::sync::Arc;
+
 use shards::{FilterId, Text};
 use smallvec::SmallVec;
 
@@ -73,6 +75,8 @@ pub struct SessionExtra {
     pub is_without_user: bool,
     /// Rules have changed while the client was away.
     pub is_unjudged: bool,
+    /// Number of the listener of the latest connection, where there are access rules.
+    pub listener: u16,
     /// Bounds of its queue that are not those of all sessions: a bridge has them.
     pub own_bounds: Option<Box<BridgeQueue>>,
     /// Of a bridge: Topic Filters that it may have subscribed to at its far broker, in no order.
@@ -107,6 +111,10 @@ pub struct Will {
     pub held: Option<SessionNumber>,
     /// No rule allows it, but something that ended with the connection did, such as a token.
     pub is_granted: bool,
+    /// Number of the listener that its client came through, whose access rules apply; `u16::MAX` if it is not known.
+    pub listener: u16,
+    /// The address or path of that listener, for the store.
+    pub listener_name: Option<Arc<str>>,
     /// Its bytes, while it belongs to a session.
     pub charge: Charge,
 }
@@ -205,6 +213,19 @@ impl Session {
     pub fn user(&self) -> Option<&str> {
         let extra = self.extra.as_ref().filter(|extra| !extra.is_without_user)?;
         extra.owner.as_deref()
+    }
+
+    /// Number of the listener of the latest connection, where access rules were in force. Those of this listener decide
+    /// about what the session receives.
+    pub fn listener(&self) -> u16 {
+        self.extra.as_ref().map_or(0, |extra| extra.listener)
+    }
+
+    /// Notes through which listener the client came.
+    pub fn set_listener(&mut self, listener: u16) {
+        if self.listener() != listener {
+            self.extra.get_or_insert_default().listener = listener;
+        }
     }
 
     /// Of a bridge: Topic Filters that it may have subscribed to at its far broker.

@@ -344,6 +344,13 @@ pub enum Record<'a> {
         /// Topic Filter of topics at the far broker.
         filter: &'a str,
     },
+    /// The client of the Will that was logged before came through this listener, whose access rules apply.
+    WillThrough {
+        /// Number of the session.
+        session: SessionNumber,
+        /// Address or path of the listener, as configured.
+        listener: &'a str,
+    },
 }
 
 /// Subscription Identifiers of a delivery.
@@ -476,6 +483,7 @@ mod tests {
             Record::Rewritten { session },
             Record::FarSubscribed { session, filter: "cmd/#" },
             Record::FarUnsubscribed { session, filter: "cmd/#" },
+            Record::WillThrough { session, listener: "127.0.0.1:1883" },
         ];
         let mut bytes = Vec::new();
         records.iter().for_each(|record| record.encode(&mut bytes));

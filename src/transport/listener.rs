@@ -20,7 +20,7 @@ pub type ListenerPolicies = Arc<[Arc<ListenerPolicy>]>;
 #[derive(Debug)]
 pub struct ListenerPolicy {
     /// The configured address or path.
-    name: Box<str>,
+    name: Arc<str>,
     transport: listener::Transport,
     proxies: Vec<Proxy>,
     proxied_identity: ProxiedIdentity,
@@ -72,7 +72,7 @@ impl ListenerPolicy {
     }
 
     /// The configured address or path, for the log.
-    pub fn name(&self) -> &str {
+    pub fn name(&self) -> &Arc<str> {
         &self.name
     }
 

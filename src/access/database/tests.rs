@@ -248,7 +248,7 @@ fn rules_of_the_file_are_asked_before_those_of_the_database() {
     control.change_database(rule("group g", "allow publish #", None)).expect("added");
     let may = |user: &str, topic: &str| {
         let snapshot = control.snapshot.load();
-        let rules = snapshot.rules.as_ref().expect("there are rules");
+        let rules = snapshot.rules.general().expect("there are rules");
         let subject = Subject { user: Some(user), client_identifier: "c" };
         let wish = Wish::Publish { topic, qos: Qos::AtMostOnce, retain: false };
         rules.decide_once(&subject, &wish).qos.is_some()

@@ -206,9 +206,9 @@ fn deliveries_are_covered_in_whole_in_part_or_not_and_decided_by_topic() {
     {
         let mut decisions = rules.decide(topic);
         for _ in 0..2 {
-            let reader = Reader { user: Some("alice"), client_identifier: "c1" };
+            let reader = Reader { user: Some("alice"), client_identifier: "c1", listener: 0 };
             assert_eq!(decisions.may_read(&reader), expected, "{topic}");
-            let stranger = Reader { user: Some("eve"), client_identifier: "c1" };
+            let stranger = Reader { user: Some("eve"), client_identifier: "c1", listener: 0 };
             assert!(!decisions.may_read(&stranger));
         }
         assert!(decisions.steps() > 0);
@@ -229,7 +229,11 @@ fn clients_with_the_same_roles_are_decided_about_once_for_each_topic() {
     let mut decisions = rules.decide("t/799");
     for n in 0..100 {
         let user = format!("u{n}");
-        assert!(decisions.may_read(&Reader { user: Some(&user), client_identifier: "c" }));
+        assert!(decisions.may_read(&Reader {
+            user: Some(&user),
+            client_identifier: "c",
+            listener: 0
+        }));
     }
     let steps = decisions.steps();
     assert!(

@@ -11,7 +11,7 @@ use crate::base::metrics::AccessCounts;
 use crate::control::{AccessChecked, Reply};
 use crate::engine::access::{
     Access, Authentication, ControlTopic, Coverage, Credentials, Decision, IdentifierClaim,
-    Identity, ReadRules,
+    Identity, ReadRules, WillOwner,
 };
 use crate::engine::cause::Cause;
 use crate::engine::sys_topics::{self, Writer};
@@ -214,8 +214,7 @@ impl AccessControl {
     ) -> Decision {
         let Message { topic, payload_bytes, qos, retain } = *message;
         if topic.starts_with('$')
-            && let Some(decided) =
-                self.decide_of_broker(who.client_identifier, topic, payload_bytes)
+            && let Some(decided) = self.decide_of_broker(who, topic, payload_bytes)
         {
             return Decision::of(decided);
         }
@@ -230,12 +229,15 @@ impl AccessControl {
     #[cold]
     fn decide_of_broker(
         &mut self,
-        client_identifier: &Text,
+        who: &Identity<'_>,
         topic: &str,
         payload_bytes: usize,
     ) -> Option<bool> {
         if sys_topics::is_below_root(topic) {
-            return self.decide_below_sys(client_identifier, topic, payload_bytes);
+            let exchange = who.exchange;
+            return decide_below_sys(who.client_identifier, topic, payload_bytes, || {
+                self.access.has_topic_rules(exchange)
+            });
         }
         match self.access.control_topic(topic) {
             ControlTopic::No => None,
@@ -257,21 +259,6 @@ impl AccessControl {
             && self.access.may_publish(now, who, topic, qos, retain) == Decision::Allowed(());
         work.spend(self.access.take_steps());
         is_command
-    }
-
-    /// Whether a client may publish to a topic below `$SYS`; none where the access rules decide.
-    #[cold]
-    fn decide_below_sys(
-        &mut self,
-        client_identifier: &Text,
-        topic: &str,
-        payload_bytes: usize,
-    ) -> Option<bool> {
-        match sys_topics::writer_of(topic, client_identifier.as_str(), payload_bytes) {
-            Writer::Client => Some(true),
-            Writer::Broker => Some(false),
-            Writer::ByRule => (!self.access.has_topic_rules()).then_some(false),
-        }
     }
 
     /// See [`Access::may_subscribe`].
@@ -349,21 +336,20 @@ impl AccessControl {
     /// See [`Access::may_publish_will`].
     pub fn may_publish_will(
         &mut self,
-        user: Option<&str>,
-        client_identifier: &Text,
+        of: &WillOwner<'_>,
         will: &Content<'_>,
         retain: bool,
         is_granted: bool,
         work: &mut Work,
     ) -> bool {
+        let has_rules = || self.access.has_topic_rules_of(of.listener);
         if sys_topics::is_below_root(will.topic)
             && let Some(decided) =
-                self.decide_below_sys(client_identifier, will.topic, will.payload.len())
+                decide_below_sys(of.client_identifier, will.topic, will.payload.len(), has_rules)
         {
             return decided;
         }
-        let is_allowed =
-            self.access.may_publish_will(user, client_identifier, will, retain, is_granted);
+        let is_allowed = self.access.may_publish_will(of, will, retain, is_granted);
         work.spend(self.access.take_steps());
         is_allowed
     }
@@ -371,5 +357,20 @@ impl AccessControl {
     /// See [`Access::counts`].
     pub fn counts(&self) -> AccessCounts {
         self.access.counts()
+    }
+}
+
+/// Whether a client may publish to a topic below `$SYS`; none where the access rules decide that apply to it.
+#[cold]
+fn decide_below_sys(
+    client_identifier: &Text,
+    topic: &str,
+    payload_bytes: usize,
+    has_rules: impl FnOnce() -> bool,
+) -> Option<bool> {
+    match sys_topics::writer_of(topic, client_identifier.as_str(), payload_bytes) {
+        Writer::Client => Some(true),
+        Writer::Broker => Some(false),
+        Writer::ByRule => (!has_rules()).then_some(false),
     }
 }

@@ -124,6 +124,19 @@ pub struct Reader<'a> {
     pub user: Option<&'a str>,
     /// Client Identifier.
     pub client_identifier: &'a str,
+    /// Number of the listener that it has come through last.
+    pub listener: u16,
+}
+
+/// A client whose Will is due. Its connection may have ended long ago.
+#[derive(Clone, Copy, Debug)]
+pub struct WillOwner<'a> {
+    /// User name; none for an anonymous client.
+    pub user: Option<&'a str>,
+    /// Client Identifier.
+    pub client_identifier: &'a Text,
+    /// Number of the listener that it came through.
+    pub listener: u16,
 }
 
 /// Rules that filter subscriptions. They never change: others take their place.
@@ -212,8 +225,16 @@ pub trait Access: Send {
         Decision::Allowed(())
     }
 
-    /// Whether there are access rules: without them a client may publish to all topics but those below `$SYS`.
-    fn has_topic_rules(&mut self) -> bool {
+    /// Whether access rules apply to the client of a connection: without them it may publish to all topics but those
+    /// below `$SYS`.
+    fn has_topic_rules(&mut self, exchange: u64) -> bool {
+        let _ = exchange;
+        false
+    }
+
+    /// The same for clients of a listener of this number.
+    fn has_topic_rules_of(&mut self, listener: u16) -> bool {
+        let _ = listener;
         false
     }
 
@@ -291,17 +312,16 @@ pub trait Access: Send {
         }
     }
 
-    /// Whether the Will of a disconnected client, with this user name, may be published. `is_granted`: no rule has
-    /// allowed it at CONNECT, but something that ended with the connection, such as a token.
+    /// Whether the Will of a disconnected client may be published. `is_granted`: no rule has allowed it at CONNECT, but
+    /// something that ended with the connection, such as a token.
     fn may_publish_will(
         &mut self,
-        user: Option<&str>,
-        client_identifier: &Text,
+        of: &WillOwner<'_>,
         will: &Content<'_>,
         retain: bool,
         is_granted: bool,
     ) -> bool {
-        let _ = (user, client_identifier, will, retain, is_granted);
+        let _ = (of, will, retain, is_granted);
         true
     }
 

@@ -198,7 +198,8 @@ impl Engine {
         }
         let (grace_min_s, ledger) = (self.config.will_grace_s, self.memory.ledger());
         let is_assigned = |name: &str| self.config.is_assigned(name);
-        self.durability.restore_wills(wills, &self.sessions, is_assigned, grace_min_s, ledger);
+        let known = (&self.listeners, ledger);
+        self.durability.restore_wills(wills, &self.sessions, is_assigned, grace_min_s, known);
         let mut topics: Vec<Box<str>> = retained.keys().cloned().collect();
         topics.sort_unstable();
         for topic in topics {
@@ -393,8 +394,10 @@ impl Engine {
         let latest_us = now_us.saturating_add(u64::from(u32::MAX) * 1_000_000);
         let due = will.as_ref().map(|will| journal.deadline(will.due_us.min(latest_us)));
         state.expires = expires;
-        let will =
-            will.and_then(|of| Will::restored(of.content, of.retain, of.message_expiry_interval_s));
+        let will = will.and_then(|of| {
+            let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s)?;
+            Some(will.came_through(of.listener, &self.listeners))
+        });
         if let Some(will) = will {
             state.set_will(Will { due, ..will }, self.memory.ledger());
         }

@@ -15,12 +15,13 @@ use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::base::log_rate::{name, rated};
 use crate::base::metrics::{Drop as DropCause, Metrics};
-use crate::engine::access::AccessControl;
+use crate::engine::access::{AccessControl, WillOwner};
 use crate::engine::connections::ending::Ending;
 use crate::engine::draft::Origin;
 use crate::engine::durability::Durability;
 use crate::engine::durability::checkpoint_part::CheckpointPart;
 use crate::engine::durability::journal::Journal;
+use crate::engine::listeners::{Listeners, NO_LISTENER};
 use crate::engine::retained::RetainedStore;
 use crate::engine::work::Work;
 use crate::engine::{Engine, Timer};
@@ -170,7 +171,7 @@ impl Durability {
         sessions: &SessionTable,
         is_assigned: impl Fn(&str) -> bool,
         grace_min_s: u32,
-        ledger: &Ledger,
+        (listeners, ledger): (&Listeners, &Ledger),
     ) {
         let grace_s = |of: &HeldWill| match is_assigned(&of.client_identifier) {
             // No client can reconnect under an assigned Client Identifier.
@@ -182,6 +183,7 @@ impl Durability {
         for (session, of) in held {
             let (delay_interval_s, grace_s) = (of.delay_interval_s, grace_s(&of));
             let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
+            let will = will.map(|will| will.came_through(of.listener, listeners));
             let of_session = || {
                 let id = sessions.find(&of.client_identifier)?;
                 sessions[id].owner().map(Into::into)
@@ -245,7 +247,8 @@ impl Engine {
         let state = &mut self.sessions[id];
         let Some(will) = state.will.take() else { return };
         let (user, client) = (state.owner(), &state.client_identifier);
-        if may_publish(&mut self.access, user, client, &will, &mut self.work) {
+        let owner = WillOwner { user, client_identifier: client, listener: will.listener };
+        if may_publish(&mut self.access, &owner, &will, &mut self.work) {
             self.publish_as_will(&will, Some(id));
         } else {
             note_denied(&mut self.metrics, self.now, &will);
@@ -289,7 +292,9 @@ impl Engine {
             published += 1;
             let client = Text::new(&left.client_identifier);
             let user = left.user.as_deref();
-            match may_publish(&mut self.access, user, &client, &left.will, &mut self.work) {
+            let owner =
+                WillOwner { user, client_identifier: &client, listener: left.will.listener };
+            match may_publish(&mut self.access, &owner, &left.will, &mut self.work) {
                 true if self.durability.is_outdated(&left.will, &self.retained) => {}
                 true => self.publish_as_will(&left.will, None),
                 false => note_denied(&mut self.metrics, self.now, &left.will),
@@ -346,13 +351,12 @@ fn write_owner(journal: &mut Journal, session: SessionNumber, user: Option<&str>
 /// Whether a client may still publish its Will.
 fn may_publish(
     access: &mut AccessControl,
-    user: Option<&str>,
-    client_identifier: &Text,
+    owner: &WillOwner<'_>,
     will: &Will,
     work: &mut Work,
 ) -> bool {
     let content = will.as_message(None);
-    access.may_publish_will(user, client_identifier, &content, will.retain, will.is_granted, work)
+    access.may_publish_will(owner, &content, will.retain, will.is_granted, work)
 }
 
 /// Logs the Will of a session that waits for its delay, if there is one.
@@ -366,6 +370,14 @@ pub(super) fn log_delayed(journal: &mut Journal, session: SessionNumber, state: 
         retain: will.retain,
         message_expiry_interval_s: will.message_expiry_interval_s,
     });
+    write_listener(journal, session, will);
+}
+
+/// Logs which listener the client of a Will came through: its access rules decide whether the Will is published.
+fn write_listener(journal: &mut Journal, session: SessionNumber, will: &Will) {
+    if let Some(listener) = &will.listener_name {
+        journal.write(&Record::WillThrough { session, listener });
+    }
 }
 
 fn write_held(
@@ -383,6 +395,7 @@ fn write_held(
         retain: will.retain,
         message_expiry_interval_s: will.message_expiry_interval_s,
     });
+    write_listener(journal, session, will);
 }
 
 impl Will {
@@ -401,6 +414,8 @@ impl Will {
             due: None,
             held: None,
             is_granted: false,
+            listener: NO_LISTENER,
+            listener_name: None,
             charge: Charge::default(),
         }
     }
@@ -423,8 +438,16 @@ impl Will {
             due: None,
             held: None,
             is_granted: false,
+            listener: NO_LISTENER,
+            listener_name: None,
             charge: Charge::default(),
         })
+    }
+
+    /// The Will of a client that came through the listener with this address or path, if the store has it.
+    pub(super) fn came_through(self, listener: Option<Box<str>>, listeners: &Listeners) -> Self {
+        let number = listener.as_deref().map_or(NO_LISTENER, |name| listeners.with_name(name));
+        Self { listener: number, listener_name: listener.map(Into::into), ..self }
     }
 
     /// The message that is published.

@@ -136,7 +136,18 @@ impl Listeners {
     /// The address or path of a listener, for the log.
     pub fn name(&self, listener: u16) -> &str {
         let otherwise = if listener == NO_LISTENER { "bridge" } else { "unnamed" };
-        self.policy(listener).map_or(otherwise, ListenerPolicy::name)
+        self.policy(listener).map_or(otherwise, |policy| policy.name())
+    }
+
+    /// The address or path of a listener, for the store.
+    pub fn stored_name(&self, listener: u16) -> Option<Arc<str>> {
+        self.policy(listener).map(|policy| Arc::clone(policy.name()))
+    }
+
+    /// The number of the listener with this address or path; that of none if it is gone.
+    pub fn with_name(&self, name: &str) -> u16 {
+        let place = self.policies.iter().position(|policy| **policy.name() == *name);
+        place.map_or(NO_LISTENER, |place| place as u16)
     }
 
     fn policy(&self, listener: u16) -> Option<&ListenerPolicy> {

@@ -11,7 +11,7 @@ use crate::base::log_rate::{Name, name, rated};
 use crate::base::metrics::Metrics;
 use crate::engine::Engine;
 use crate::engine::access::{
-    Authentication, Credentials, Decision, IdentifierClaim, Identity, Message,
+    Authentication, Credentials, Decision, IdentifierClaim, Identity, Message, WillOwner,
 };
 use crate::engine::cause::{Cause, Rejection};
 use crate::engine::client_log::Claimed;
@@ -313,8 +313,10 @@ impl Engine {
             expires: None,
             qos,
         };
+        let listener = self.connections[id].listener;
+        let owner = WillOwner { user, client_identifier: &text, listener };
         let Self { access, work, .. } = self;
-        Ok(Some(!access.may_publish_will(user, &text, &content, retain, false, work)))
+        Ok(Some(!access.may_publish_will(&owner, &content, retain, false, work)))
     }
 
     /// Ends the connection of a client whose credentials were withdrawn; whether the client stays.

@@ -55,7 +55,7 @@ struct Claim {
 struct Opened {
     session: SessionId,
     session_present: bool,
-    /// The session was nobody's before, or another user's.
+    /// The session was nobody's before, or another user's, or its client came through another listener.
     changes_hands: bool,
     /// The store is sent something that is new of the session.
     is_logged: bool,
@@ -456,6 +456,7 @@ impl Engine {
             self.sessions[session].assign_to_user(membership);
         }
         self.time_connack(id);
+        let is_elsewhere = self.note_listener(id, session);
         self.agree(id, session, connect);
         if let Some(will) = &mut self.sessions[session].will {
             will.is_granted = will_is_granted;
@@ -470,8 +471,24 @@ impl Engine {
         let is_logged = self.durability.mark() > mark;
         self.durability.cancel_left_will(client_identifier);
         self.durability.append_held_will(&mut self.sessions[session], round);
-        let changes_hands = is_new_owner || self.sessions[session].owner() != user;
+        let changes_hands = is_new_owner || is_elsewhere || self.sessions[session].owner() != user;
         Opened { session, session_present, changes_hands, is_logged }
+    }
+
+    /// Notes through which listener the client of a session comes, where access rules may depend on it; whether it came
+    /// through another one before.
+    pub(in crate::engine) fn note_listener(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+    ) -> bool {
+        if !self.access.has_rules() {
+            return false;
+        }
+        let (state, listener) = (&mut self.sessions[session], self.connections[id].listener);
+        let is_elsewhere = state.listener() != listener;
+        state.set_listener(listener);
+        is_elsewhere
     }
 
     /// The session of this Client Identifier: taken over, resumed, or new [MQTT-3.1.2-4],
@@ -512,6 +529,7 @@ impl Engine {
             (agreed.class, agreed.aliases_max) = (DeliveryClass::Mounted, 0);
         }
         let maximum_qos = self.maximum_qos(id);
+        let listener = self.connections[id].listener;
         let (now, ledger) = (self.now, self.memory.ledger());
         self.connections.edit(id, |connection| {
             connection.open(index, terms, maximum_qos, now);
@@ -544,7 +562,9 @@ impl Engine {
         // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
         session.will = None;
         if let Some(will) = &connect.will {
-            session.set_will(Will::new(will), self.memory.ledger());
+            let listener_name = self.listeners.stored_name(listener);
+            let will = Will { listener, listener_name, ..Will::new(will) };
+            session.set_will(will, self.memory.ledger());
         }
         if let Some(outbound) = &mut session.outbound {
             let places = outbound.resume(usize::from(agreed.window));

@@ -271,6 +271,8 @@ impl Engine {
             return 0;
         }
         let Some(id) = self.sessions[session].connection else { return 0 };
+        // There may have been no rules when the client came.
+        self.note_listener(id, session);
         let is_filtering = self.access.read_rules().is_some();
         let mut groups_left = Vec::new();
         while left > 0 && !self.work.is_spent() {

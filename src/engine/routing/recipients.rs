@@ -213,7 +213,11 @@ const CLEARED_AT_ONCE: usize = 128;
 /// Whom rules know as the client of a session.
 fn reader(session: SessionId, sessions: &SessionTable) -> Reader<'_> {
     let session = &sessions[session];
-    Reader { user: session.user(), client_identifier: session.client_identifier.as_str() }
+    Reader {
+        user: session.user(),
+        client_identifier: session.client_identifier.as_str(),
+        listener: session.listener(),
+    }
 }
 
 /// Cache from topic to recipients, cleared as a whole when a subscription or a client's encoding changes.

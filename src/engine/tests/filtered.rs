@@ -58,8 +58,7 @@ impl Access for Rules {
 
     fn may_publish_will(
         &mut self,
-        _: Option<&str>,
-        _: &shards::Text,
+        _: &WillOwner<'_>,
         will: &crate::message::Content<'_>,
         _: bool,
         _: bool,

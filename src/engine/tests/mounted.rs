@@ -396,7 +396,7 @@ impl Access for Asked {
         if is_known { Decision::Allowed(()) } else { Decision::Pending }
     }
 
-    fn has_topic_rules(&mut self) -> bool {
+    fn has_topic_rules(&mut self, _: u64) -> bool {
         true
     }
 

@@ -62,13 +62,12 @@ impl Access for Rules {
 
     fn may_publish_will(
         &mut self,
-        user: Option<&str>,
-        _: &shards::Text,
+        of: &WillOwner<'_>,
         will: &crate::message::Content<'_>,
         _: bool,
         _: bool,
     ) -> bool {
-        assert_eq!(user, Some("user"));
+        assert_eq!(of.user, Some("user"));
         self.allow(will.topic)
     }
 

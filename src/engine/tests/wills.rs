@@ -249,6 +249,7 @@ fn many_wills_are_published_over_several_turns() {
             content,
             retain: false,
             message_expiry_interval_s: None,
+            listener: None,
         };
         image.wills.insert(crate::storage::record::SessionNumber(1 << 50 | number as u64), will);
     }

@@ -105,7 +105,8 @@ fn take_per_listener(translator: &mut Translator, line: &Line, place: usize) -> 
         true if is_late => refused("has to be before allow_anonymous, password_file and acl_file"),
         true => {
             translator.options.insert(line.option.clone(), place);
-            let note = "allow_anonymous and password_file belong to the listener before them";
+            let note =
+                "allow_anonymous, password_file and acl_file belong to the listener before them";
             Ok(Effect::Noted(note.to_owned()))
         }
         false => Ok(Effect::Taken),
@@ -192,21 +193,22 @@ pub(super) fn finish(translator: &mut Translator) {
     // A broker that only this machine reaches admits everybody, unless it is told otherwise.
     let (anonymous, by) = given.unwrap_or((listener::is_local_only(translator), None));
     translator.set("access.anonymous", anonymous, by);
-    if let Some((file, place)) = common_password_file(translator) {
+    if let Some((file, place)) = common_file(translator, "password_file") {
         translator.set("access.password_file", file, Some(place));
     }
     let has_dynamic_security = finish_dynamic_security(translator);
     if has_dynamic_security {
-        refuse_own_password_files(translator);
+        let reason = "not supported together with dynamic security; name the same file for all listeners, or remove it";
+        refuse_own_files(translator, "password_file", reason);
     }
     if go_auth::finish(translator) {
         return;
     }
-    let Some(rules) = finish_file(translator, "acl_file", "access.acl_file") else { return };
+    let Some(rules) = finish_rules(translator) else { return };
     if has_dynamic_security {
-        translator.outcomes[rules] = refused(
-            "not supported together with dynamic security, whose rules decide alone; move the rules to its roles",
-        );
+        let reason = "not supported together with dynamic security, whose rules decide alone; move the rules to its roles";
+        translator.outcomes[rules] = refused(reason);
+        refuse_own_files(translator, "acl_file", reason);
     }
     translator.set("access.acl_format", "mosquitto", Some(rules));
     // Mosquitto believes User Names that it cannot check, and its rules go by them.
@@ -214,44 +216,49 @@ pub(super) fn finish(translator: &mut Translator) {
     if translator.option("password_file").is_none() && !listener::used(translator).all(has_file) {
         translator.set("access.unverified_names", true, None);
     }
-    if !is_everywhere(translator, "acl_file") {
-        translator.outcomes[rules] = refused(
-            "one file of rules applies to all listeners in this version, but some have none; name it for each of them",
-        );
-    }
 }
 
-/// The password file of all listeners, if they have the same one, with the place of its line.
-fn common_password_file(translator: &Translator) -> Option<(String, usize)> {
+/// Sets the key of the rules of all listeners, if they have the same ones. The place of the first option, if there is one.
+fn finish_rules(translator: &mut Translator) -> Option<usize> {
+    if let Some((file, place)) = common_file(translator, "acl_file") {
+        translator.set("access.acl_file", file, Some(place));
+        return Some(place);
+    }
+    let mut own = listener::used(translator)
+        .filter_map(|listener| own_file(translator, listener, "acl_file"));
+    own.next().map(|(_, place)| place)
+}
+
+/// The file of all listeners that an option names, if they have the same one, with the place of its line.
+fn common_file(translator: &Translator, option: &str) -> Option<(String, usize)> {
     let common = |place, line: &Line| Some((line.value.clone(), place));
-    if let Some((place, line)) = translator.option("password_file") {
+    if let Some((place, line)) = translator.option(option) {
         return common(place, line);
     }
-    let mut files = listener::used(translator)
-        .map(|listener| translator.of_listener(listener, "password_file"));
+    let mut files =
+        listener::used(translator).map(|listener| translator.of_listener(listener, option));
     let (place, first) = files.next()??;
     let is_same =
         |other: Option<(usize, &Line)>| other.is_some_and(|(_, of)| of.value == first.value);
     if files.all(is_same) { common(place, first) } else { None }
 }
 
-/// The password file that a listener has of its own, with the place of its line.
-pub(super) fn password_file_of(
+/// The file that a listener has of its own, with the place of its line.
+pub(super) fn own_file(
     translator: &Translator,
     listener: usize,
+    option: &str,
 ) -> Option<(String, usize)> {
-    let (place, line) = translator.of_listener(listener, "password_file")?;
-    common_password_file(translator).is_none().then(|| (line.value.clone(), place))
+    let (place, line) = translator.of_listener(listener, option)?;
+    common_file(translator, option).is_none().then(|| (line.value.clone(), place))
 }
 
-/// Refuses password files that differ between listeners.
-fn refuse_own_password_files(translator: &mut Translator) {
-    let own = |listener| password_file_of(translator, listener).map(|(_, place)| place);
+/// Refuses files that differ between listeners.
+fn refuse_own_files(translator: &mut Translator, option: &str, reason: &str) {
+    let own = |listener| own_file(translator, listener, option).map(|(_, place)| place);
     let places: Vec<usize> = listener::used(translator).filter_map(own).collect();
     for place in places {
-        translator.outcomes[place] = refused(
-            "not supported together with dynamic security; name the same file for all listeners, or remove it",
-        );
+        translator.outcomes[place] = refused(reason);
     }
 }
 

@@ -133,8 +133,11 @@ pub(super) fn finish(translator: &mut Translator) -> bool {
     };
     let has = |backend: &str| line.value.split(',').any(|of| of.trim() == backend);
     for (option, is_in_file) in [("password_file", has("files")), ("acl_file", has("files"))] {
-        let is_double = translator.option(option).map(|(at, _)| at).filter(|_| is_in_file);
-        if let Some(at) = is_double {
+        let of_listeners = (0..translator.listeners.len())
+            .filter_map(|listener| translator.of_listener(listener, option));
+        let all = translator.option(option).into_iter().chain(of_listeners);
+        let double: Vec<usize> = all.map(|(at, _)| at).filter(|_| is_in_file).collect();
+        for at in double {
             translator.outcomes[at] =
                 refused("the plugin go-auth has a file of its own; put everything in one file");
         }

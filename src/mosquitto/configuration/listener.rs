@@ -364,8 +364,10 @@ fn keys(translator: &mut Translator, number: usize) -> Vec<Written> {
     if let Some((anonymous, place)) = access::anonymous_of(translator, number) {
         set("anonymous", anonymous.into(), Some(place));
     }
-    if let Some((file, place)) = access::password_file_of(translator, number) {
-        set("password_file", file.into(), Some(place));
+    for key in ["password_file", "acl_file"] {
+        if let Some((file, place)) = access::own_file(translator, number, key) {
+            set(key, file.into(), Some(place));
+        }
     }
     if let Some((place, line)) = translator.of_listener(number, "use_username_as_clientid") {
         set("username_as_client_identifier", (line.boolean() == Ok(true)).into(), Some(place));

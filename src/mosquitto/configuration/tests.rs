@@ -497,12 +497,32 @@ fn access_rules_apply_to_all_listeners_and_go_by_names_that_nobody_checks_only_w
     let text = "listener 1883\npassword_file /p\nplugin /x/mosquitto_acl_file.so\nplugin_opt_acl_file /a\n";
     let of = settings(text).access;
     assert_eq!((of.acl_file, of.unverified_names), (PathBuf::from("/a"), false));
-    let some =
-        translated("per_listener_settings true\nlistener 1883\nacl_file /a\nlistener 1884\n");
-    assert!(some.lines[2].what.contains("some have none"), "{:?}", some.lines);
     let each =
         "per_listener_settings true\nlistener 1883\nacl_file /a\nlistener 1884\nacl_file /a\n";
     assert_eq!(settings(each).access.acl_file, PathBuf::from("/a"));
+}
+
+#[test]
+fn access_rules_that_differ_between_listeners_are_theirs() {
+    let start = "per_listener_settings true\nlistener 1883\nacl_file /a\nlistener 1884\n";
+    for (end, second) in [("", ""), ("acl_file /b\n", "/b")] {
+        let of = settings(&format!("{start}{end}"));
+        let mut files: Vec<_> = of.listeners.iter().map(|of| of.acl_file.clone()).collect();
+        files.dedup();
+        assert_eq!(files, [PathBuf::from("/a"), PathBuf::from(second)]);
+        assert_eq!(of.access.acl_file, PathBuf::new());
+        assert_eq!(of.access.acl_format, crate::config::AclFormat::Mosquitto);
+    }
+    let dynamic = "plugin /usr/lib/mosquitto_dynamic_security.so\nplugin_opt_config_file /d.json\n";
+    let refused = translated(&format!(
+        "per_listener_settings true\nlistener 1883\n{dynamic}acl_file /a\nlistener 1884\n{dynamic}"
+    ));
+    assert_eq!(refused.lines[4].class, Class::Refused, "{:?}", refused.lines);
+    let go_auth = translated(
+        "per_listener_settings true\nlistener 1883\nacl_file /a\nauth_plugin /x/go-auth.so\nauth_opt_backends \
+         files\nauth_opt_files_password_path /p\nlistener 1884\n",
+    );
+    assert_eq!(go_auth.lines[2].class, Class::Refused, "{:?}", go_auth.lines);
 }
 
 #[test]

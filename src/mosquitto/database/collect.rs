@@ -223,8 +223,13 @@ impl Collector {
         match of.due_s {
             Some(due_s) => {
                 let due_us = due_s.saturating_mul(1_000_000);
-                session.session.will =
-                    Some(image::Will { due_us, content, retain, message_expiry_interval_s });
+                session.session.will = Some(image::Will {
+                    due_us,
+                    content,
+                    retain,
+                    message_expiry_interval_s,
+                    listener: None,
+                });
             }
             None => {
                 session.will = Some(HeldWill {
@@ -234,6 +239,7 @@ impl Collector {
                     content,
                     retain,
                     message_expiry_interval_s,
+                    listener: None,
                 });
             }
         }

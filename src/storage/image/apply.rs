@@ -141,6 +141,7 @@ impl Image {
                 content: content.into(),
                 retain,
                 message_expiry_interval_s,
+                listener: None,
             };
             self.wills.insert(session, will);
         }
@@ -171,6 +172,7 @@ impl Image {
         | Record::WillSent { session }
         | Record::FarSubscribed { session, .. }
         | Record::FarUnsubscribed { session, .. }
+        | Record::WillThrough { session, .. }
         | Record::Owned { session, .. }) = record
         else {
             return;
@@ -185,6 +187,11 @@ impl Image {
         }
         if let Some(rewrite) = self.rewrites.get_mut(session) {
             rewrite.change(record);
+        }
+        if let Record::WillThrough { listener, .. } = record
+            && let Some(will) = self.wills.get_mut(session)
+        {
+            will.listener = Some((*listener).into());
         }
         if let Some(session) = self.sessions.get_mut(session) {
             session.change(record);
@@ -266,7 +273,13 @@ impl Session {
                     content: OwnedContent::from(*content),
                     retain: *retain,
                     message_expiry_interval_s: *message_expiry_interval_s,
+                    listener: None,
                 });
+            }
+            Record::WillThrough { listener, .. } => {
+                if let Some(will) = &mut self.will {
+                    will.listener = Some((*listener).into());
+                }
             }
             Record::WillSent { .. } => self.will = None,
             Record::Owned { owner, .. } => self.owner = Some((*owner).into()),

@@ -67,6 +67,9 @@ pub struct Will {
     pub retain: bool,
     /// Message Expiry Interval in seconds, from publication.
     pub message_expiry_interval_s: Option<u32>,
+    /// The listener that the client came through: its address or path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Box<str>>,
 }
 
 /// The Will of a client that was connected when the broker ended.
@@ -86,6 +89,9 @@ pub struct HeldWill {
     pub retain: bool,
     /// Message Expiry Interval in seconds, from publication.
     pub message_expiry_interval_s: Option<u32>,
+    /// The listener that the client came through: its address or path.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listener: Option<Box<str>>,
 }
 
 /// A session.

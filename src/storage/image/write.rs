@@ -103,6 +103,7 @@ impl Session {
                 message_expiry_interval_s: will.message_expiry_interval_s,
             }
             .encode(out);
+            write_listener(session, will.listener.as_deref(), out);
         }
     }
 }
@@ -121,6 +122,14 @@ impl HeldWill {
         if let Some(owner) = &self.owner {
             Record::Owned { session, owner }.encode(out);
         }
+        write_listener(session, self.listener.as_deref(), out);
+    }
+}
+
+/// Writes which listener the client of a Will came through.
+fn write_listener(session: SessionNumber, listener: Option<&str>, out: &mut Vec<u8>) {
+    if let Some(listener) = listener {
+        Record::WillThrough { session, listener }.encode(out);
     }
 }
 

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 /// The format that is written; earlier formats are read. 2: Wills of connected clients. 3: the file
 /// `extent`. 4: contents shared by the deliveries of a checkpoint. 5: sessions in parts. 6: what
-/// bridges have subscribed to at their far brokers.
-pub const VERSION: u32 = 6;
+/// bridges have subscribed to at their far brokers. 7: listeners of Wills.
+pub const VERSION: u32 = 7;
 
 /// The first format with the file `extent`.
 pub const EXTENT_VERSION: u32 = 3;

@@ -400,7 +400,7 @@ fn an_import_of_an_export_gives_the_same_export() {
     assert!(matches!(error, offline::CarryError::NotEmpty(_)));
 }
 
-const HEAD: &str = "{\"ringmq\":{\"format\":6}}\n";
+const HEAD: &str = "{\"ringmq\":{\"format\":7}}\n";
 
 /// The Will of a client that was connected, as a line of an export.
 fn will(number: u32, topic: &str) -> String {
