@@ -28,6 +28,8 @@ pub mod bridges;
 #[cfg(not(feature = "bridge"))]
 #[path = "bridges/absent.rs"]
 pub mod bridges;
+#[cfg(feature = "cluster")]
+pub mod cluster;
 pub mod stats;
 #[cfg(feature = "webhooks")]
 pub mod webhooks;

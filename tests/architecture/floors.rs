@@ -22,6 +22,7 @@ const FLOORS: &[(&str, &str)] = &[
     ("stats", "Latency histograms and counters, collected from all cores."),
     ("webhooks", "Events reported to HTTP servers."),
     ("bridges", "Connections to other brokers."),
+    ("cluster", "The other machines that serve as one broker with this one."),
     ("platform", "The machine: processors, NUMA nodes, limits of the system."),
     ("executor", "Sockets and waiting: io_uring, epoll, other runtimes."),
     ("service", "The service manager: readiness, watchdog, Windows services."),
