@@ -228,10 +228,10 @@ impl Lane {
             self.counters.frames_outdated += 1;
             return Ok(Taken::default());
         }
-        let restarted = self.restart(header.sender, now);
         if header.receiver > self.own {
             return Err(FrameError::Superseded(header.receiver));
         }
+        let restarted = self.restart(header.sender, now);
         if header.receiver < self.own {
             self.counters.frames_outdated += 1;
             return Ok(Taken { content: None, restarted });
@@ -262,7 +262,7 @@ impl Lane {
         let length = frame.len();
         let body = frame.slice(HEADER_BYTES..);
         let content = match header.flags & FRAGMENT {
-            0 => self.receiver.take_whole(now, header, body),
+            0 => self.receiver.take_whole(header, body),
             _ => self.receiver.take_fragment(now, header, Fragment::read(&body)?),
         }?;
         self.counters.frames_taken += 1;
@@ -303,12 +303,18 @@ impl Lane {
         self.receiver.handle_timeout(now);
         if self.last_sent.after(KEEP_ALIVE).is_due(now) {
             self.receiver.report_soon(now, 0, true);
+            self.sender.shrink();
         }
     }
 
     /// Bytes that wait for receipts of the other node, with the open frame.
     pub fn load_bytes(&self) -> usize {
         self.sender.load_bytes()
+    }
+
+    /// Bytes that were sent and that the other node has not taken, as far as it has said.
+    pub fn in_flight_bytes(&self) -> usize {
+        self.sender.in_flight_bytes()
     }
 
     /// Whether the window is full: publishers with messages for the node wait until it is not.

@@ -2,7 +2,8 @@
 //!
 //! A node sends itself an *echo* through the server that it is connected to, every 500 ms. A stopped process does not answer,
 //! but the kernel acknowledges what arrives for it, and a client's own ping notices nothing for many seconds. After two
-//! seconds without an echo the caller connects to another server.
+//! seconds without an echo the caller connects to another server. A node that was itself stopped in that time waits for
+//! another two.
 
 use crate::base::clock::{Deadline, Now};
 use crate::cluster::limits::{ECHO_INTERVAL, ECHO_LIMIT};
@@ -29,6 +30,8 @@ pub struct Watchdog {
     next_at: Deadline,
     /// When the server is left; none without a connection.
     limit: Option<Deadline>,
+    /// When the caller last looked.
+    looked_at: Now,
     /// When the last echo was sent, for the round trip.
     sent_at: Now,
     round_trip_us: Option<u64>,
@@ -44,6 +47,7 @@ impl Watchdog {
             first: 1,
             next_at: Deadline::at_us(0),
             limit: None,
+            looked_at: Now(0),
             sent_at: Now(0),
             round_trip_us: None,
             reconnects: 0,
@@ -55,6 +59,7 @@ impl Watchdog {
         self.first = self.sent + 1;
         self.next_at = Deadline::at_us(now.0);
         self.limit = Some(now.after(ECHO_LIMIT));
+        self.looked_at = now;
     }
 
     /// The client library has lost its connection and connects again by itself.
@@ -65,7 +70,11 @@ impl Watchdog {
     /// What is due, until none.
     pub fn poll(&mut self, now: Now) -> Option<Order> {
         let limit = self.limit?;
-        if limit.is_due(now) {
+        let was_stopped = self.looked_at.after(ECHO_INTERVAL * 2).is_due(now);
+        self.looked_at = now;
+        if limit.is_due(now) && was_stopped {
+            self.limit = Some(now.after(ECHO_LIMIT));
+        } else if limit.is_due(now) {
             self.limit = None;
             self.reconnects += 1;
             return Some(Order::Reconnect);
@@ -110,5 +119,88 @@ impl Watchdog {
     /// How often the server was left.
     pub fn reconnects(&self) -> u64 {
         self.reconnects
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000;
+
+    fn echo(order: Option<Order>) -> [u8; ECHO_BYTES] {
+        match order {
+            Some(Order::Echo(bytes)) => bytes,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn an_echo_leaves_every_half_second_and_its_return_keeps_the_server() {
+        let mut watchdog = Watchdog::new(3);
+        assert_eq!((watchdog.poll(Now(0)), watchdog.poll_timeout()), (None, None), "no connection");
+        watchdog.connected(Now(0));
+        for number in 0..100 {
+            let now = Now(number * 500 * MS);
+            let bytes = echo(watchdog.poll(now));
+            assert_eq!(watchdog.poll(now), None);
+            assert_eq!(watchdog.poll_timeout(), Some(now.after(ECHO_INTERVAL)));
+            watchdog.handle_echo(Now(now.0 + 300), &bytes);
+            assert_eq!(watchdog.round_trip_us(), Some(300));
+        }
+        assert_eq!(watchdog.reconnects(), 0);
+    }
+
+    #[test]
+    fn two_seconds_without_an_echo_change_the_server_once() {
+        let mut watchdog = Watchdog::new(3);
+        watchdog.connected(Now(0));
+        let last = echo(watchdog.poll(Now(0)));
+        watchdog.handle_echo(Now(100 * MS), &last);
+        for ms in (500..2_100).step_by(500) {
+            echo(watchdog.poll(Now(ms * MS)));
+        }
+        assert_eq!(watchdog.poll(Now(2_099 * MS)), None);
+        assert_eq!(watchdog.poll_timeout(), Some(Deadline::at_us(2_100 * MS)));
+        assert_eq!(watchdog.poll(Now(2_100 * MS)), Some(Order::Reconnect));
+        assert_eq!((watchdog.poll(Now(9_000 * MS)), watchdog.reconnects()), (None, 1));
+        watchdog.connected(Now(9_000 * MS));
+        // An echo that the other server still had says nothing about this one.
+        echo(watchdog.poll(Now(9_000 * MS)));
+        watchdog.handle_echo(Now(10_900 * MS), &last);
+        watchdog.handle_echo(Now(10_900 * MS), b"anything");
+        for ms in (9_500..11_000).step_by(500) {
+            let mut of_an_earlier_start = echo(watchdog.poll(Now(ms * MS)));
+            of_an_earlier_start[0] = 2;
+            watchdog.handle_echo(Now(ms * MS), &of_an_earlier_start);
+        }
+        assert_eq!(watchdog.poll(Now(11_000 * MS)), Some(Order::Reconnect));
+    }
+
+    #[test]
+    fn a_node_that_was_stopped_itself_does_not_blame_the_server() {
+        let mut watchdog = Watchdog::new(3);
+        watchdog.connected(Now(0));
+        echo(watchdog.poll(Now(0)));
+        let bytes = echo(watchdog.poll(Now(30_000 * MS)));
+        watchdog.handle_echo(Now(30_001 * MS), &bytes);
+        echo(watchdog.poll(Now(30_500 * MS)));
+        assert_eq!(watchdog.reconnects(), 0);
+        // It has the same time again, and no more.
+        for ms in (31_000..32_001).step_by(500) {
+            echo(watchdog.poll(Now(ms * MS)));
+        }
+        assert_eq!(watchdog.poll(Now(32_001 * MS)), Some(Order::Reconnect));
+    }
+
+    #[test]
+    fn a_library_that_connects_again_by_itself_is_left_alone() {
+        let mut watchdog = Watchdog::new(3);
+        watchdog.connected(Now(0));
+        echo(watchdog.poll(Now(0)));
+        watchdog.disconnected();
+        assert_eq!((watchdog.poll(Now(5_000 * MS)), watchdog.poll_timeout()), (None, None));
+        watchdog.connected(Now(5_000 * MS));
+        echo(watchdog.poll(Now(5_000 * MS)));
     }
 }

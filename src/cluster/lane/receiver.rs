@@ -47,10 +47,11 @@ impl Assembly {
         fragment: Fragment<'_>,
     ) -> Result<Option<(Bytes, Now)>, FrameError> {
         let Fragment { total, part } = fragment;
-        let assembly = this.get_or_insert_with(|| Self { total, bytes: Vec::new(), since });
-        if assembly.total != total || part.len() > total - assembly.bytes.len() {
+        let (expected, there) = this.as_ref().map_or((total, 0), |of| (of.total, of.bytes.len()));
+        if expected != total || part.len() > total - there {
             return Err(FrameError::Impossible("a fragment of another item"));
         }
+        let assembly = this.get_or_insert_with(|| Self { total, bytes: Vec::new(), since });
         // Doubles as a rule, and is never larger than the item.
         if part.len() > assembly.bytes.capacity() - assembly.bytes.len() {
             let wanted =
@@ -106,11 +107,9 @@ impl Receiver {
     /// Takes the next frame, which contains whole items.
     pub fn take_whole(
         &mut self,
-        now: Now,
         header: &Header,
         bytes: Bytes,
     ) -> Result<Option<Content>, FrameError> {
-        let _ = now;
         if self.assembly.is_some() {
             return Err(FrameError::Impossible(
                 "an item begins between the fragments of another one",

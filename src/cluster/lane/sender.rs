@@ -57,7 +57,7 @@ pub(super) struct Sender {
     is_probing: bool,
     /// The frame that the receiver last asked for.
     asked_for: u64,
-    /// When something was last taken or receipted, or the first of several frames was sent.
+    /// When something was last taken or receipted, or the first frame was sent for which there is no receipt.
     progress: Now,
 }
 
@@ -99,7 +99,7 @@ impl Sender {
     #[inline]
     pub fn push(&mut self, now: Now, item: &Item<'_>) -> u64 {
         let bytes_max = item.bytes_max();
-        if self.open.len() + bytes_max > FRAME_BYTES_MAX {
+        if self.open.len().max(HEADER_BYTES) + bytes_max > FRAME_BYTES_MAX {
             if bytes_max > FRAME_BYTES_MAX - HEADER_BYTES {
                 return self.push_large(now, item);
             }
@@ -214,9 +214,9 @@ impl Sender {
         let is_repeated = self.next <= self.sent;
         if self.in_flight == 0 {
             self.repeat_at = Some(now.after(self.silence));
-            if !is_repeated {
-                self.progress = now;
-            }
+        }
+        if self.sent == self.receipted {
+            self.progress = now;
         }
         self.in_flight += length;
         self.sent = self.sent.max(self.next);
@@ -239,7 +239,7 @@ impl Sender {
     pub fn handle_report(&mut self, now: Now, header: &Header) {
         if header.taken > self.taken {
             self.progress = now;
-            let place = self.place(self.taken.max(self.receipted) + 1);
+            let place = self.place(self.taken + 1);
             let arrived = header.taken.min(self.next - 1).saturating_sub(self.taken) as usize;
             self.in_flight -= self
                 .kept
@@ -305,8 +305,21 @@ impl Sender {
         is_due
     }
 
+    /// Frees the buffers for later frames if there is nothing to send.
+    pub fn shrink(&mut self) {
+        if self.kept.is_empty() && self.open.is_empty() {
+            self.kept = VecDeque::new();
+            self.open = Vec::new();
+            self.pool = Vec::new();
+        }
+    }
+
     pub fn load_bytes(&self) -> usize {
         self.kept_bytes + self.kept.len() * FRAME_OVERHEAD_BYTES + self.open.len()
+    }
+
+    pub fn in_flight_bytes(&self) -> usize {
+        self.in_flight
     }
 
     pub fn is_loaded(&self) -> bool {
