@@ -150,7 +150,8 @@ impl Lane {
         self.version = version;
     }
 
-    /// Sets the window, in bytes, at most [`WINDOW_BYTES`]: with many nodes, all windows together are bounded.
+    /// Sets the window, in bytes, at most [`WINDOW_BYTES`]: see [`window_of`](super::limits::window_of). One frame is sent
+    /// whatever the window.
     pub fn set_window(&mut self, bytes: usize) {
         self.sender.set_window(bytes.min(WINDOW_BYTES));
     }

@@ -17,6 +17,12 @@ pub const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 /// Load of all lanes of a node together: a server of NATS disconnects a client that has 64 MiB pending.
 pub const WINDOWS_BYTES: usize = 48 * 1024 * 1024;
 
+/// The window of each lane of a node with lanes to so many others, for [`Lane::set_window`](super::lane::Lane::set_window).
+pub const fn window_of(others: usize) -> usize {
+    let share = if others == 0 { WINDOW_BYTES } else { WINDOWS_BYTES / others };
+    if share < WINDOW_BYTES { share } else { WINDOW_BYTES }
+}
+
 /// What a frame counts for in the load of a lane, beyond its bytes: its entry, and its part of the allocator's overhead.
 pub const FRAME_OVERHEAD_BYTES: usize = 128;
 

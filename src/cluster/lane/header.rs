@@ -54,12 +54,12 @@ impl Header {
         if frame.len() > FRAME_BYTES_MAX {
             return Err(FrameError::Damaged("it is longer than a frame may be"));
         }
-        // The checksum of a later version may be another one.
-        if !(VERSION_OLDEST..=VERSION).contains(&frame[0]) {
-            return Err(FrameError::Version(frame[0]));
-        }
+        // The checksum is the same and in the same place in every version: a damaged version is not taken for another one.
         if frame[4..8] != checksum(frame).to_le_bytes() {
             return Err(FrameError::Damaged("its checksum is wrong"));
+        }
+        if !(VERSION_OLDEST..=VERSION).contains(&frame[0]) {
+            return Err(FrameError::Version(frame[0]));
         }
         let mut numbers = [0; 6];
         for (number, place) in numbers.iter_mut().zip(frame[8..HEADER_BYTES].as_chunks().0) {

@@ -309,7 +309,7 @@ fn damaged_frames_change_nothing() {
         let error = pair.b.handle_frame(pair.now, frame.slice(..end)).expect_err("an error");
         assert!(!error.is_final());
     }
-    for bit in 8..frame.len() * 8 {
+    for bit in 0..frame.len() * 8 {
         let mut damaged = frame.to_vec();
         damaged[bit / 8] ^= 1 << (bit % 8);
         let error = pair.b.handle_frame(pair.now, damaged.into()).expect_err("an error");
@@ -323,7 +323,19 @@ fn damaged_frames_change_nothing() {
 #[test]
 fn a_frame_of_a_later_version_is_an_error_that_says_what_to_do() {
     let mut pair = Pair::new();
-    let error = pair.b.handle_frame(pair.now, vec![9; 100].into()).expect_err("an error");
+    let mut frame = vec![0; HEADER_BYTES];
+    let header = Header {
+        version: 9,
+        flags: 0,
+        sender: 1,
+        receiver: 1,
+        number: 0,
+        taken: 0,
+        receipt: 0,
+        age_us: 0,
+    };
+    header.write(&mut frame);
+    let error = pair.b.handle_frame(pair.now, frame.into()).expect_err("an error");
     assert_eq!(error, FrameError::Version(9));
     assert!(error.is_final() && error.to_string().contains("upgrade the older node"), "{error}");
 }
@@ -439,6 +451,19 @@ fn a_lane_is_stuck_from_the_first_frame_that_has_no_receipt() {
     let receipt = pair.sent_by_b();
     pair.give_a(&receipt);
     assert_eq!(pair.a.stuck_us(pair.now), 0);
+}
+
+#[test]
+fn the_windows_of_all_lanes_together_are_bounded() {
+    assert_eq!(
+        (window_of(0), window_of(1), window_of(6)),
+        (WINDOW_BYTES, WINDOW_BYTES, WINDOW_BYTES)
+    );
+    for others in 7..64 {
+        assert!(
+            window_of(others) * others <= WINDOWS_BYTES && window_of(others) >= 2 * FRAME_BYTES_MAX
+        );
+    }
 }
 
 #[test]
