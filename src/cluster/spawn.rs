@@ -1,0 +1,1 @@
+//! An engine server that the broker runs.
