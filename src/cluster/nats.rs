@@ -4,50 +4,44 @@
 //! [`Carrier::next_event`], which may be given up at any time (`select!`) and called again, and must be called again soon:
 //! leases are renewed there. [`Carrier::send`] never waits.
 
-use std::path::PathBuf;
+mod bucket;
+mod options;
+
+use std::collections::VecDeque;
+use std::fmt::Display;
+use std::future::Future;
 use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use async_nats::{Client, Message, Subject, Subscriber};
 use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::membership::JoinError;
+use super::identity::random;
+use super::membership::{Answer, JoinError, Me, Membership, MembershipEvent, Request, TICK_US};
 use super::status::SharedStatus;
-use super::view::{Incarnation, LaneVersions, NodeNumber, View};
+use super::view::{Incarnation, MemberState, NODES_MAX, NodeNumber, View};
+use crate::base::clock::Now;
+use bucket::Bucket;
+pub use options::CarrierOptions;
 
-/// How to reach the engine, and who this node is.
-#[derive(Clone, Debug, Default)]
-pub struct CarrierOptions {
-    /// The name of the cluster: letters, digits, `-` and `_`.
-    pub cluster: String,
-    /// The name of this node, unique in the cluster.
-    pub name: String,
-    /// The number that this node has to have; none for the one it had before, or the lowest that is free.
-    pub number: Option<NodeNumber>,
-    /// The address for clients.
-    pub advertise: String,
-    /// Versions of lanes that this broker speaks.
-    pub lanes: Option<LaneVersions>,
-    /// The random number of this node's store ([`super::membership::store_number`]).
-    pub store: u64,
-    /// URLs of the engine's servers, `nats://HOST:PORT` or `tls://HOST:PORT`.
-    pub servers: Vec<String>,
-    /// User name and password.
-    pub user: Option<(String, String)>,
-    /// File with the credentials (a token and its key) of a NATS user.
-    pub credentials: Option<PathBuf>,
-    /// File with the seed of an NKey.
-    pub nkey: Option<PathBuf>,
-    /// File with certificates of authorities, in PEM.
-    pub ca: Option<PathBuf>,
-    /// Files with the certificate and the key of this node, in PEM.
-    pub certificate: Option<(PathBuf, PathBuf)>,
-}
+/// Bytes that a frame may have on any server of the engine: what NATS allows by default.
+const PAYLOAD_MIN: usize = 1024 * 1024;
+
+/// Microseconds between two attempts to follow the bucket anew.
+const FOLLOW_AGAIN_US: u64 = 3_000_000;
+
+/// Microseconds between two snapshots of the status.
+const STATUS_US: u64 = 1_000_000;
 
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum CarrierEvent {
-    /// There is a connection to an engine server, `HOST:PORT`.
+    /// There is a connection to an engine server.
     Connected {
-        /// The server.
+        /// The server: its name, and the address on which it says it listens.
         server: String,
     },
     /// There is none. The carrier connects again by itself, and frames are dropped meanwhile.
@@ -91,57 +85,366 @@ pub enum CarrierEvent {
     Left,
 }
 
-/// The connection to the engine.
-pub struct Carrier;
+/// What the tasks of the carrier tell it.
+#[derive(Debug)]
+enum Internal {
+    Connected,
+    Disconnected,
+    /// Frames were dropped, as they came faster than they were taken.
+    Overrun,
+    Trouble(String),
+    Opened(Bucket),
+    View {
+        revision: u64,
+        view: Bytes,
+    },
+    Lease {
+        node: u8,
+        lease: Bytes,
+        stored_us: u64,
+    },
+    Answered {
+        id: u64,
+        answer: Answer,
+    },
+}
+
+/// The connection to the engine, and this node's membership.
+pub struct Carrier {
+    prefix: String,
+    client: Client,
+    membership: Membership,
+    begin: Instant,
+    told: mpsc::UnboundedReceiver<Internal>,
+    teller: mpsc::UnboundedSender<Internal>,
+    follow_again: watch::Sender<u64>,
+    followed_at: Now,
+    bucket: Option<Bucket>,
+    lanes: Option<(NodeNumber, Subscriber)>,
+    /// Subjects of lanes from this node, by receiver.
+    subjects: Vec<Subject>,
+    echo: Option<Subscriber>,
+    echo_subject: Subject,
+    is_connected: bool,
+    server: Option<String>,
+    connections: u64,
+    frames_dropped: u64,
+    trouble: String,
+    ready: VecDeque<CarrierEvent>,
+    ticks: Interval,
+    status: SharedStatus,
+    status_at: Now,
+}
 
 impl Carrier {
     /// Checks the options (addresses, files) and starts to connect. Needs a runtime of tokio. Errors say which option is
     /// wrong; an engine that cannot be reached is no error but awaited.
-    pub async fn start(_options: CarrierOptions, _status: SharedStatus) -> Result<Self, String> {
-        Err(String::new())
+    ///
+    /// # Errors
+    ///
+    /// An address or a file cannot be used; the text says which one.
+    pub async fn start(options: CarrierOptions, status: SharedStatus) -> Result<Self, String> {
+        let (teller, told) = mpsc::unbounded_channel();
+        let (servers, connect) = options::prepare(&options, teller.clone()).await?;
+        let expected = options.servers_expected.max(servers.len());
+        let client = connect.connect(servers).await.map_err(|error| error.to_string())?;
+        let (follow_again, again) = watch::channel(0);
+        let name = format!("RQ_{}", options.cluster);
+        tokio::spawn(bucket::follow(client.clone(), name, expected, teller.clone(), again));
+        let mut ticks = interval(Duration::from_micros(TICK_US));
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let start = random().map_err(|error| error.to_string())?;
+        let prefix = format!("rq.{}", options.cluster);
+        let echo_subject = Subject::from(format!("{prefix}.echo.{start:016x}"));
+        let me = Me {
+            cluster: options.cluster,
+            name: options.name,
+            number: options.number,
+            advertise: options.advertise,
+            lanes: options.lanes,
+            store: options.store,
+        };
+        Ok(Self {
+            prefix,
+            client,
+            membership: Membership::new(me, start, Now(0)),
+            begin: Instant::now(),
+            told,
+            teller,
+            follow_again,
+            followed_at: Now(0),
+            bucket: None,
+            lanes: None,
+            subjects: Vec::new(),
+            echo: None,
+            echo_subject,
+            is_connected: false,
+            server: None,
+            connections: 0,
+            frames_dropped: 0,
+            trouble: String::new(),
+            ready: VecDeque::new(),
+            ticks,
+            status,
+            status_at: Now(0),
+        })
+    }
+
+    fn now(&self) -> Now {
+        Now(self.begin.elapsed().as_micros() as u64)
     }
 
     /// The next event. May be given up and called again.
     pub async fn next_event(&mut self) -> CarrierEvent {
-        std::future::pending().await
+        loop {
+            self.turn();
+            if let Some(event) = self.ready.pop_front() {
+                return event;
+            }
+            tokio::select! {
+                Some(frame) = next_of(self.lanes.as_mut().map(|(_, lanes)| lanes)) => {
+                    if let Some(event) = received(frame) {
+                        return event;
+                    }
+                }
+                Some(echo) = next_of(self.echo.as_mut()) => {
+                    if let Ok(number) = echo.payload.as_ref().try_into() {
+                        return CarrierEvent::EchoHeard(u64::from_le_bytes(number));
+                    }
+                }
+                Some(news) = self.told.recv() => self.handle(news),
+                _ = self.ticks.tick() => {}
+            }
+        }
+    }
+
+    /// Everything that is due and does not wait.
+    fn turn(&mut self) {
+        let now = self.now();
+        self.membership.handle_time(now);
+        self.subscribe();
+        if self.membership.is_behind(now) && now.since_us(self.followed_at) >= FOLLOW_AGAIN_US {
+            self.follow_anew(now);
+        }
+        if let Some(bucket) = &self.bucket {
+            let clock_us = clock_us();
+            while let Some(Request { id, ask }) = self.membership.poll_request(now, clock_us) {
+                let (bucket, teller) = (bucket.clone(), self.teller.clone());
+                tokio::spawn(async move {
+                    let answer = bucket.ask(ask, clock_us).await;
+                    let _ = teller.send(Internal::Answered { id, answer });
+                });
+            }
+        }
+        while let Some(event) = self.membership.poll_event() {
+            let event = self.event(event);
+            self.ready.push_back(event);
+        }
+        if now.since_us(self.status_at) >= STATUS_US || !self.ready.is_empty() {
+            self.status_at = now;
+            self.publish_status(now);
+        }
+    }
+
+    /// Subscribes to what this node is to hear. The client takes subscriptions through a queue that may be full for a
+    /// moment; the next turn tries again.
+    fn subscribe(&mut self) {
+        let own = self.membership.own().map(|(node, _)| node);
+        if let Some(node) = own
+            && self.lanes.as_ref().is_none_or(|(of, _)| *of != node)
+        {
+            let subject = format!("{}.lane.{node}.*", self.prefix);
+            if let Some(Ok(lanes)) = self.client.subscribe(subject).now_or_never() {
+                self.lanes = Some((node, lanes));
+                let subject = |to| Subject::from(format!("{}.lane.{to}.{node}", self.prefix));
+                self.subjects = (0..NODES_MAX).map(subject).collect();
+            }
+        }
+        if self.echo.is_none() {
+            let subscribed = self.client.subscribe(self.echo_subject.clone()).now_or_never();
+            self.echo = subscribed.and_then(Result::ok);
+        }
+    }
+
+    fn follow_anew(&mut self, now: Now) {
+        self.followed_at = now;
+        self.follow_again.send_modify(|times| *times += 1);
+    }
+
+    fn handle(&mut self, news: Internal) {
+        let now = self.now();
+        match news {
+            Internal::Connected => self.handle_connected(now),
+            Internal::Disconnected => {
+                self.server = None;
+                if std::mem::take(&mut self.is_connected) {
+                    self.ready.push_back(CarrierEvent::Disconnected);
+                }
+            }
+            Internal::Overrun => self.frames_dropped += 1,
+            Internal::Trouble(why) => {
+                if why != self.trouble {
+                    tracing::warn!(why, "cluster: trouble with the engine");
+                    self.trouble = why;
+                }
+            }
+            Internal::Opened(bucket) => self.bucket = Some(bucket),
+            Internal::View { revision, view } => self.membership.handle_view(revision, &view, now),
+            Internal::Lease { node, lease, stored_us } => {
+                if let Some(node) = NodeNumber::new(node) {
+                    self.membership.handle_lease(node, &lease, stored_us, now);
+                }
+            }
+            Internal::Answered { id, answer } => self.membership.handle_answer(id, answer, now),
+        }
+    }
+
+    fn handle_connected(&mut self, now: Now) {
+        let info = self.client.server_info();
+        let server = format!("{} ({}:{})", info.server_name, info.host, info.port);
+        if info.max_payload < PAYLOAD_MIN {
+            tracing::error!(
+                %server,
+                "cluster: max_payload of this engine server is below 1 MiB; set it to 1MB in its configuration"
+            );
+        }
+        self.trouble.clear();
+        self.is_connected = true;
+        self.connections += 1;
+        self.server = Some(server.clone());
+        self.follow_anew(now);
+        self.ready.push_back(CarrierEvent::Connected { server });
+    }
+
+    fn event(&mut self, event: MembershipEvent) -> CarrierEvent {
+        match event {
+            MembershipEvent::Joined { node, incarnation } => {
+                let seed = self.bucket.as_ref().map(|bucket| bucket.seed).unwrap_or_default();
+                CarrierEvent::Joined { node, incarnation, seed }
+            }
+            MembershipEvent::Refused(error) => CarrierEvent::Refused(error),
+            MembershipEvent::ViewChanged => match self.membership.view() {
+                Some(view) => CarrierEvent::ViewChanged(Arc::clone(view)),
+                None => CarrierEvent::Evicted,
+            },
+            MembershipEvent::LeaseSeen(node) => CarrierEvent::LeaseSeen { node },
+            MembershipEvent::Isolated => CarrierEvent::Isolated,
+            MembershipEvent::Healed => CarrierEvent::Healed,
+            MembershipEvent::Evicted => CarrierEvent::Evicted,
+            MembershipEvent::Left => CarrierEvent::Left,
+        }
+    }
+
+    fn publish_status(&self, now: Now) {
+        let mut status = self.membership.status(now);
+        status.server = self.server.clone();
+        status.reconnects = self.connections.saturating_sub(1);
+        status.frames_dropped = self.frames_dropped;
+        self.status.store(Arc::new(status));
     }
 
     /// Sends a frame to a node, once, or never: without a connection, or when too much waits to be written, it is dropped and
     /// counted. Returns whether it was handed over.
-    pub fn send(&mut self, _to: NodeNumber, _frame: Bytes) -> bool {
-        false
+    pub fn send(&mut self, to: NodeNumber, frame: Bytes) -> bool {
+        let subject = self.subjects.get(to.index()).filter(|_| self.is_connected);
+        let is_sent = subject.is_some_and(|subject| {
+            is_done(self.client.publish(subject.clone(), frame).now_or_never())
+        });
+        self.frames_dropped += u64::from(!is_sent);
+        is_sent
     }
 
     /// Sends a number to this node itself through the engine ([`CarrierEvent::EchoHeard`]).
-    pub fn send_echo(&mut self, _number: u64) {}
+    pub fn send_echo(&mut self, number: u64) {
+        if self.is_connected {
+            let number = Bytes::copy_from_slice(&number.to_le_bytes());
+            let _ = self.client.publish(self.echo_subject.clone(), number).now_or_never();
+        }
+    }
 
     /// Leaves the engine's server for the next one.
-    pub fn force_reconnect(&mut self) {}
+    pub fn force_reconnect(&mut self) {
+        let client = self.client.clone();
+        tokio::spawn(async move {
+            let _ = client.force_reconnect().await;
+        });
+    }
 
     /// Notes that a frame of a member's present incarnation came.
-    pub fn note_heard(&mut self, _node: NodeNumber) {}
+    pub fn note_heard(&mut self, node: NodeNumber) {
+        let now = self.now();
+        self.membership.note_heard(node, now);
+    }
 
     /// Changes this node's state in the view from `Joining` to `Member`.
-    pub fn set_ready(&mut self) {}
+    pub fn set_ready(&mut self) {
+        self.membership.set_state(MemberState::Member);
+    }
 
     /// Changes it to `Leaving`: the node gives its sessions away.
-    pub fn set_leaving(&mut self) {}
+    pub fn set_leaving(&mut self) {
+        self.membership.set_state(MemberState::Leaving);
+    }
 
     /// Takes this node out of the view ([`CarrierEvent::Left`]).
-    pub fn leave(&mut self) {}
+    pub fn leave(&mut self) {
+        self.membership.leave();
+    }
 
     /// Joins with the next incarnation, after [`CarrierEvent::Evicted`], [`CarrierEvent::Refused`] or
     /// [`CarrierEvent::Left`].
-    pub fn rejoin(&mut self) {}
+    pub fn rejoin(&mut self) {
+        let now = self.now();
+        match random() {
+            Ok(start) => self.membership.rejoin(start, now),
+            Err(error) => tracing::error!(%error, "cluster: no random number"),
+        }
+    }
 
     /// The view; none before the bucket was read.
     pub fn view(&self) -> Option<&Arc<View>> {
-        None
+        self.membership.view()
     }
 
-    /// Whether this node may act as a member: it is in the last view that it knows, and was able to renew its lease in the
-    /// last ten seconds.
-    pub fn is_member(&self) -> bool {
-        false
+    /// This node's number and incarnation, while it is a member: it is in the last view that it knows.
+    pub fn own(&self) -> Option<(NodeNumber, Incarnation)> {
+        self.membership.own()
     }
+
+    /// Whether the engine has had no quorum for ten seconds, as far as this node reaches it.
+    pub fn is_isolated(&self) -> bool {
+        self.membership.is_isolated()
+    }
+}
+
+/// Microseconds since 1970 by this machine's clock.
+fn clock_us() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    since.as_micros() as u64
+}
+
+fn is_done<E: Display>(published: Option<Result<(), E>>) -> bool {
+    match published {
+        Some(Ok(())) => true,
+        Some(Err(error)) => {
+            tracing::debug!(%error, "cluster: a frame was not sent");
+            false
+        }
+        None => false,
+    }
+}
+
+/// The next message of a subscription; nothing comes without one.
+fn next_of(of: Option<&mut Subscriber>) -> impl Future<Output = Option<Message>> {
+    async {
+        match of {
+            Some(of) => of.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+fn received(message: Message) -> Option<CarrierEvent> {
+    let from = message.subject.rsplit('.').next()?.parse().ok().and_then(NodeNumber::new)?;
+    Some(CarrierEvent::FrameReceived { from, frame: message.payload })
 }

@@ -66,7 +66,9 @@ impl From<NodeNumber> for u8 {
 
 /// One run of a node as a member: a node that starts or joins again has the next incarnation. Frames and claims of an
 /// incarnation that is not in the view do not count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize,
+)]
 pub struct Incarnation(pub u64);
 
 impl fmt::Display for Incarnation {
@@ -99,7 +101,7 @@ impl MemberState {
 }
 
 /// Versions of lanes that a node speaks, both included; two nodes use the highest that both speak.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub struct LaneVersions {
     /// The lowest.
     pub lowest: u16,
@@ -138,14 +140,12 @@ pub struct Member {
     pub start: u64,
 }
 
-/// A number that was used, and by whom: a node that returns gets its number and its next incarnation.
+/// A number that was used, and by whom last: a node that returns gets its number again.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 pub struct Past {
     /// The number.
     pub node: NodeNumber,
-    /// The last incarnation.
-    pub incarnation: Incarnation,
-    /// The last name.
+    /// The name; empty if its node has another number now.
     pub name: String,
 }
 
@@ -156,6 +156,9 @@ pub struct View {
     pub format: u32,
     /// The name of the cluster.
     pub cluster: String,
+    /// The highest incarnation that was given out. It begins with the time of the view's creation, so that a bucket that was
+    /// lost and made again gives none out twice.
+    pub incarnations: u64,
     /// The members by their numbers.
     pub members: Vec<Member>,
     /// Numbers in use and used before, by number.
@@ -227,9 +230,10 @@ fn check_format(bytes: &[u8]) -> Result<(), ViewError> {
 }
 
 impl View {
-    /// A cluster without members.
-    pub fn new(cluster: &str) -> Self {
-        Self { format: FORMAT, cluster: cluster.to_owned(), members: Vec::new(), past: Vec::new() }
+    /// A cluster without members, made at a time in seconds since 1970.
+    pub fn new(cluster: &str, made_s: u64) -> Self {
+        let (members, past) = (Vec::new(), Vec::new());
+        Self { format: FORMAT, cluster: cluster.to_owned(), incarnations: made_s, members, past }
     }
 
     /// A view as it is in the bucket.
@@ -265,19 +269,22 @@ impl View {
         self.members.iter().fold(0, |mask, member| mask | member.node.bit())
     }
 
-    pub(super) fn last_incarnation(&self, node: NodeNumber) -> Incarnation {
-        self.past
-            .iter()
-            .find(|past| past.node == node)
-            .map_or(Incarnation(0), |past| past.incarnation)
+    /// The number that the last node of this name had.
+    pub(super) fn number_of(&self, name: &str) -> Option<NodeNumber> {
+        self.past.iter().find(|past| past.name == name).map(|past| past.node)
     }
 
-    /// Adds a member, and notes its number as used.
-    pub(super) fn add(&mut self, member: Member) {
-        self.remove(member.node);
-        self.past.retain(|past| past.node != member.node && past.name != member.name);
-        let (node, incarnation, name) = (member.node, member.incarnation, member.name.clone());
-        self.past.push(Past { node, incarnation, name });
+    /// Adds a member with the next incarnation, in the place of one with its number or its name.
+    pub(super) fn add(&mut self, mut member: Member) {
+        self.incarnations += 1;
+        member.incarnation = Incarnation(self.incarnations);
+        self.members.retain(|other| other.node != member.node && other.name != member.name);
+        self.past.retain(|past| past.node != member.node);
+        self.past
+            .iter_mut()
+            .filter(|past| past.name == member.name)
+            .for_each(|past| past.name.clear());
+        self.past.push(Past { node: member.node, name: member.name.clone() });
         self.past.sort_by_key(|past| past.node);
         self.members.push(member);
         self.members.sort_by_key(|member| member.node);
