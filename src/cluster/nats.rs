@@ -33,6 +33,9 @@ const PAYLOAD_MIN: usize = 1024 * 1024;
 /// Microseconds between two attempts to follow the bucket anew.
 const FOLLOW_AGAIN_US: u64 = 3_000_000;
 
+/// Microseconds between two looks at the membership while nothing happens to it.
+const TURN_US: u64 = 50_000;
+
 /// Microseconds between two snapshots of the status.
 const STATUS_US: u64 = 1_000_000;
 
@@ -131,6 +134,8 @@ pub struct Carrier {
     frames_dropped: u64,
     trouble: String,
     ready: VecDeque<CarrierEvent>,
+    has_news: bool,
+    turned_at: Now,
     ticks: Interval,
     status: SharedStatus,
     status_at: Now,
@@ -184,6 +189,8 @@ impl Carrier {
             frames_dropped: 0,
             trouble: String::new(),
             ready: VecDeque::new(),
+            has_news: true,
+            turned_at: Now(0),
             ticks,
             status,
             status_at: Now(0),
@@ -218,9 +225,13 @@ impl Carrier {
         }
     }
 
-    /// Everything that is due and does not wait.
+    /// Everything that is due and does not wait. Frames come more often than there is something to do.
     fn turn(&mut self) {
         let now = self.now();
+        if !std::mem::take(&mut self.has_news) && now.since_us(self.turned_at) < TURN_US {
+            return;
+        }
+        self.turned_at = now;
         self.membership.handle_time(now);
         self.subscribe();
         if self.membership.is_behind(now) && now.since_us(self.followed_at) >= FOLLOW_AGAIN_US {
@@ -273,6 +284,7 @@ impl Carrier {
 
     fn handle(&mut self, news: Internal) {
         let now = self.now();
+        self.has_news = true;
         match news {
             Internal::Connected => self.handle_connected(now),
             Internal::Disconnected => {

@@ -91,6 +91,13 @@ impl Membership {
                 return Step::Wait;
             }
         }
+        // A member's lease shows its clock.
+        let is_unknown = |member: &Member| {
+            self.peers.clock_us(member.node).is_none() && !self.peers.has_lapsed(member.node, now)
+        };
+        if others().any(is_unknown) {
+            return Step::Wait;
+        }
         let Some(clock) = self.joining.clock else { return Step::Clock };
         let differs = |member: &&Member| {
             self.peers.clock_us(member.node).is_some_and(|of| (clock - of).abs() > CLOCK_US)

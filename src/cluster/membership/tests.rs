@@ -1,1 +1,4 @@
+//! Memberships of several nodes on a bucket that is late, loses answers and stalls, under one seed.
 
+mod promises;
+mod world;
