@@ -57,6 +57,7 @@ const NEEDS_RESTART: &[&str] = &[
     "admin.insecure",
     "admin.socket_group",
     "admin.tls",
+    "cluster",
 ];
 
 /// Whether a reload changes a key.

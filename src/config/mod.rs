@@ -5,6 +5,7 @@ mod access;
 mod address;
 mod admin;
 pub mod bridge;
+mod cluster;
 mod configuration;
 mod deserializer;
 mod document;
@@ -42,6 +43,7 @@ pub use access::{
 pub use address::Addresses;
 pub use admin::{Admin, AdminAccess, AdminBind, AdminTls, Role, Scrapers};
 pub use bridge::Bridge;
+pub use cluster::{Cluster, ClusterEngine, ClusterNode};
 pub use configuration::{Configuration, Entry, Origin};
 pub use error::ConfigError;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
@@ -110,6 +112,8 @@ pub struct Settings {
     pub bridges: Vec<Bridge>,
     /// Telemetry by OTLP.
     pub telemetry: Telemetry,
+    /// A cluster of brokers.
+    pub cluster: Cluster,
     /// The numbers of listeners.
     #[serde(skip)]
     pub listener_numbers: ListenerNumbers,
@@ -141,6 +145,7 @@ impl Default for Settings {
             webhooks: Vec::new(),
             bridges: Vec::new(),
             telemetry: Telemetry::default(),
+            cluster: Cluster::default(),
             listener_numbers: ListenerNumbers::default(),
         }
     }
@@ -197,6 +202,7 @@ impl Settings {
             .or_else(|(number, what)| error(&keys::of_table(keys::WEBHOOKS, number), &what))?;
         bridge::check(&self.bridges)
             .or_else(|(number, what)| error(&keys::of_table(keys::BRIDGES, number), &what))?;
+        self.cluster.check().or_else(|(key, what)| error(&format!("cluster.{key}"), &what))?;
         self.telemetry.check().or_else(|what| error("telemetry.endpoint", &what))?;
         if self.free_bind && !cfg!(target_os = "linux") {
             return error(
