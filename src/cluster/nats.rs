@@ -9,7 +9,6 @@ mod options;
 
 use std::collections::VecDeque;
 use std::fmt::Display;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -96,7 +95,7 @@ enum Internal {
     /// Frames were dropped, as they came faster than they were taken.
     Overrun,
     Trouble(String),
-    Opened(Bucket),
+    Opened(Arc<Bucket>),
     View {
         revision: u64,
         view: Bytes,
@@ -122,7 +121,7 @@ pub struct Carrier {
     teller: mpsc::UnboundedSender<Internal>,
     follow_again: watch::Sender<u64>,
     followed_at: Now,
-    bucket: Option<Bucket>,
+    bucket: Option<Arc<Bucket>>,
     lanes: Option<(NodeNumber, Subscriber)>,
     /// Subjects of lanes from this node, by receiver.
     subjects: Vec<Subject>,
@@ -240,7 +239,7 @@ impl Carrier {
         if let Some(bucket) = &self.bucket {
             let clock_us = clock_us();
             while let Some(Request { id, ask }) = self.membership.poll_request(now, clock_us) {
-                let (bucket, teller) = (bucket.clone(), self.teller.clone());
+                let (bucket, teller) = (Arc::clone(bucket), self.teller.clone());
                 tokio::spawn(async move {
                     let answer = bucket.ask(ask, clock_us).await;
                     let _ = teller.send(Internal::Answered { id, answer });
@@ -447,12 +446,10 @@ fn is_done<E: Display>(published: Option<Result<(), E>>) -> bool {
 }
 
 /// The next message of a subscription; nothing comes without one.
-fn next_of(of: Option<&mut Subscriber>) -> impl Future<Output = Option<Message>> {
-    async {
-        match of {
-            Some(of) => of.next().await,
-            None => std::future::pending().await,
-        }
+async fn next_of(of: Option<&mut Subscriber>) -> Option<Message> {
+    match of {
+        Some(of) => of.next().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -173,7 +173,11 @@ impl EngineOptions {
         let path = self.folder.join("nats-server.conf");
         let text = self.configuration(password)?;
         let failed = |error: io::Error| format!("{}: {error}", path.display());
-        fs::create_dir_all(&self.folder).map_err(failed)?;
+        let mut folder = fs::DirBuilder::new();
+        folder.recursive(true);
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut folder, 0o700);
+        folder.create(&self.folder).map_err(failed)?;
         let mut options = fs::OpenOptions::new();
         options.write(true).create(true).truncate(true);
         #[cfg(unix)]

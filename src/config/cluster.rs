@@ -349,7 +349,6 @@ fn is_place(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use crate::config::Settings;
 
     fn check(text: &str) -> Result<(), String> {

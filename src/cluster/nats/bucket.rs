@@ -1,5 +1,6 @@
 //! The key-value bucket of a cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
@@ -34,7 +35,7 @@ fn lease_key(node: u8) -> String {
 }
 
 /// The bucket, opened.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct Bucket {
     store: Store,
     /// The seed of the cluster's hashes.
@@ -54,7 +55,7 @@ pub(super) async fn follow(
     let mut failures = 0;
     let bucket = loop {
         match open(&context, &client, &name, servers_expected).await {
-            Ok(bucket) => break bucket,
+            Ok(bucket) => break Arc::new(bucket),
             Err(why) => {
                 if failures % LOGGED_EVERY == 1 {
                     tracing::warn!(bucket = %name, why, "cluster: the bucket of the members cannot be opened yet");
@@ -67,7 +68,7 @@ pub(super) async fn follow(
         }
         sleep(PAUSE).await;
     };
-    if told.send(Internal::Opened(bucket.clone())).is_err() {
+    if told.send(Internal::Opened(Arc::clone(&bucket))).is_err() {
         return;
     }
     while !told.is_closed() {
