@@ -33,6 +33,7 @@ pub use index::{
     FilterId, Matches, Subscribed, SubscriberId, Subscription, SubscriptionIndex,
     SubscriptionOptions, Turns, Unsubscribed,
 };
+pub use interest::NODES_MAX;
 pub use replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
 pub use retained::{Cursor, RetainedIndex, ScanState, ScanStep};
 pub use slab::heap;

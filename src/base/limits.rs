@@ -178,6 +178,10 @@ pub const IDENTIFIER_SPAN_MAX: usize = 32_768;
 /// receives less than its outbox bound before its publishers on other cores stop.
 pub const LANES_WINDOW_BYTES: usize = 512 * 1024;
 
+/// Bytes without a receipt from a process to another node of its cluster from which publishers wait: as much as passes
+/// in the time of a receipt, which comes after the node's disk has the messages.
+pub const NODE_WINDOW_BYTES: usize = 4 * 1024 * 1024;
+
 /// Minimum share of [`LANES_WINDOW_BYTES`] per lane, which still hides the latency of a receipt.
 pub const LANE_WINDOW_BYTES_MIN: usize = 64 * 1024;
 

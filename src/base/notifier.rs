@@ -17,6 +17,8 @@ pub enum Signal {
     Storage = 2,
     /// Authentication answers are ready, or the access rules have changed (`access`).
     Access = 4,
+    /// The gateway of the cluster has sent batches, or has room for more (`cluster`).
+    Gateway = 8,
 }
 
 /// The signals that a core has taken.

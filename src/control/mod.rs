@@ -137,6 +137,11 @@ impl Cores {
         Probe { replies: self.ask_all(Command::Probe), responsive: vec![false; self.count()] }
     }
 
+    /// Signals a core.
+    pub fn signal(&self, core: usize, signal: Signal) {
+        self.0.notifiers[core].notify(signal);
+    }
+
     /// Wakes a core.
     pub fn wake(&self, core: usize) {
         // The core notices at its next timer.

@@ -115,6 +115,14 @@ use listeners::Listeners;
 use memory::Memory;
 use mesh::Mesh;
 pub use mesh::batch::Batch;
+/// What the gateway of a cluster shares with the engines whose batches it takes.
+#[cfg(feature = "cluster")]
+pub(crate) mod for_gateway {
+    pub(crate) use super::durability::qos2_dedup::Qos2Exchange;
+    pub(crate) use super::mesh::batch::{Destination, Forwarded, MeshMessage};
+    pub(crate) use super::mesh::lanes::Lanes;
+    pub(crate) use super::mesh::node_block::Places;
+}
 pub use mesh::handover::HandedOver;
 use observers::Observers;
 pub use packets::job::Job;
@@ -312,13 +320,15 @@ impl Engine {
             }
             let has_work = !self.router.fan_outs().is_empty()
                 || self.mesh.has_unread()
+                || self.mesh.has_joins()
                 || self.durability.has_stored()
                 || !self.sessions.leftovers().is_empty();
             if has_work
                 && (self.continue_fan_outs()
                     || self.continue_batches()
                     || self.continue_stored()
-                    || self.continue_leftovers())
+                    || self.continue_leftovers()
+                    || self.continue_joins())
             {
                 continue;
             }
@@ -360,6 +370,7 @@ impl Engine {
             && self.sessions.leftovers().is_empty()
             && self.router.fan_outs().is_empty()
             && !self.mesh.has_unread()
+            && !self.mesh.has_joins()
             && !self.durability.has_stored()
             && !self.retained.has_more_to_remove();
         match is_idle && !self.has_records() {

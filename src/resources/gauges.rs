@@ -5,6 +5,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
+use shards::NODES_MAX;
+
 use crate::base::atomic::AtomicU64;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
@@ -177,14 +179,21 @@ impl Drop for Charge {
 }
 
 /// The position of a core among the cores of its process, with the gauges of all of them.
+///
+/// In a cluster, an engine addresses each other node as one more core: node `n` has the number of cores plus `n`. After
+/// all nodes comes the gateway of the process, which has gauges too.
 #[derive(Clone, Debug)]
 pub struct Place {
     core: CoreId,
     /// This core's entry of `all`.
     own: Ledger,
+    /// The gauges of each core, and of the gateway.
     all: Arc<[Ledger]>,
     /// NUMA node of each core.
     nodes: Arc<[u16]>,
+    /// In a cluster, the time of day at which the clock of the cores began, in microseconds since 1970: nodes compare
+    /// times of retained messages.
+    cluster: Option<u64>,
     users: Users,
 }
 
@@ -202,16 +211,49 @@ impl Place {
     /// The places of cores on the given NUMA nodes.
     pub fn on_nodes(nodes: Vec<u16>) -> Vec<Self> {
         let nodes: Arc<[u16]> = nodes.into();
-        let all: Arc<[Ledger]> = nodes.iter().map(|_| Ledger::default()).collect();
+        let all = nodes.iter().map(|_| Ledger::default()).collect();
         let users = Users::default();
-        let place = |core: u16| Self {
-            core: CoreId(core),
-            own: all[usize::from(core)].clone(),
-            all: Arc::clone(&all),
-            nodes: Arc::clone(&nodes),
-            users: users.clone(),
-        };
-        (0..nodes.len() as u16).map(place).collect()
+        let first =
+            Self { core: CoreId(0), own: Ledger::default(), all, nodes, cluster: None, users };
+        (0..first.cores()).map(|core| first.at(CoreId(core), core)).collect()
+    }
+
+    /// The places of cores on the given NUMA nodes, in a process of a cluster, and the place of its gateway. The clock of
+    /// the cores began at this time of day, in microseconds since 1970.
+    pub fn in_cluster(nodes: Vec<u16>, began_us: u64) -> (Vec<Self>, Self) {
+        let nodes: Arc<[u16]> = nodes.into();
+        let all = nodes.iter().chain([&0]).map(|_| Ledger::default()).collect();
+        let (own, users) = (Ledger::default(), Users::default());
+        let first = Self { core: CoreId(0), own, all, nodes, cluster: Some(began_us), users };
+        let cores = first.cores();
+        let places = (0..cores).map(|core| first.at(CoreId(core), core)).collect();
+        (places, first.at(first.node(NODES_MAX), cores))
+    }
+
+    /// The place of one core, with its entry of the gauges.
+    fn at(&self, core: CoreId, entry: u16) -> Self {
+        Self { core, own: self.all[usize::from(entry)].clone(), ..self.clone() }
+    }
+
+    /// The core as which an engine addresses a node of the cluster.
+    pub fn node(&self, node: u16) -> CoreId {
+        CoreId(self.cores() + node)
+    }
+
+    /// The core as which an engine addresses the gateway of its process; none without a cluster.
+    pub fn gateway(&self) -> Option<CoreId> {
+        self.cluster.map(|_| self.node(NODES_MAX))
+    }
+
+    /// What to add to the clock of the cores for stamps of retained messages, in microseconds.
+    pub fn stamps_begin_us(&self) -> u64 {
+        self.cluster.unwrap_or(0)
+    }
+
+    /// The number of cores that an engine addresses: the cores of its process, all nodes that a cluster can have, and the
+    /// gateway.
+    pub fn addresses(&self) -> u16 {
+        self.cores() + if self.cluster.is_some() { NODES_MAX + 1 } else { 0 }
     }
 
     /// NUMA node of each core.
@@ -227,7 +269,7 @@ impl Place {
 
     /// Number of cores.
     pub fn cores(&self) -> u16 {
-        self.all.len() as u16
+        self.nodes.len() as u16
     }
 
     /// The other cores.
@@ -252,7 +294,8 @@ impl Place {
     }
 
     fn sum_elsewhere<T: std::iter::Sum>(&self, gauge: impl Fn(&Gauges) -> T) -> T {
-        self.others().map(|core| gauge(&self.all[usize::from(core.0)].0)).sum()
+        let elsewhere = self.all.iter().filter(|all| !Arc::ptr_eq(&all.0, &self.own.0));
+        elsewhere.map(|all| gauge(&all.0)).sum()
     }
 
     /// Bytes on the ledgers of the other cores.

@@ -18,7 +18,7 @@ use crate::index::{
     FilterId, Matches, SubscriberId, Subscription, SubscriptionIndex, SubscriptionOptions,
 };
 use crate::slab::heap;
-use crate::topic::TopicFilter;
+use crate::topic::{TopicFilter, has_wildcard};
 
 /// A 64-bit hash of a filter without wildcards, or of a topic, with a seed that the cores of one
 /// process share and that is unknown to peers.
@@ -117,6 +117,22 @@ impl Replica {
     /// Records that a core has no more subscribers to a filter without wildcards.
     pub fn withdraw_exact(&mut self, core: u16, filter: Fingerprint) {
         self.epoch += u64::from(self.exact.remove(core, filter));
+    }
+
+    /// Records that a core has subscribers to a filter.
+    pub fn announce(&mut self, core: u16, filter: &TopicFilter<'_>) {
+        match filter.has_wildcard() {
+            true => self.announce_wildcard(core, filter),
+            false => self.announce_exact(core, self.fingerprint(filter.text())),
+        }
+    }
+
+    /// Records that a core has no more subscribers to a filter.
+    pub fn withdraw(&mut self, core: u16, filter: &str) {
+        match has_wildcard(filter) {
+            true => self.withdraw_wildcard(core, filter),
+            false => self.withdraw_exact(core, self.fingerprint(filter)),
+        }
     }
 
     /// Records that a core has subscribers to a filter with wildcards.

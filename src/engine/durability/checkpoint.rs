@@ -57,7 +57,7 @@ impl Durability {
             self.checkpoints_begun = number;
             self.checkpoint = Some(Checkpoint {
                 number,
-                barriers: mesh.barriers(),
+                barriers: mesh.barriers_of_cores(),
                 session: 0,
                 rewrite: None,
                 in_transit: Some(TransitRewrite::default()),

@@ -23,12 +23,12 @@ use crate::storage::record::{DeliveryNumber, Record, SessionNumber};
 use crate::wire::Qos;
 
 /// A delivery in the journal.
-pub(in crate::engine) type LoggedDelivery = (SessionNumber, DeliveryNumber);
+pub(crate) type LoggedDelivery = (SessionNumber, DeliveryNumber);
 
 /// The logged deliveries that end once a forwarded message has arrived: its own, and those of the cores
 /// and sessions it came from, which may not be in the journal yet.
 #[derive(Clone, Debug)]
-pub(in crate::engine) struct EndOnArrival(pub Vec<LoggedDelivery>);
+pub(crate) struct EndOnArrival(pub Vec<LoggedDelivery>);
 
 /// The messages on their way from this core.
 #[derive(Debug, Default)]

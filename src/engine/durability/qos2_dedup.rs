@@ -22,7 +22,7 @@ use crate::wire::{Publish, Qos};
 /// The exchange of a QoS 2 message that must reach each session once, even if its publisher sends the
 /// message again after a crash.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Qos2Exchange {
+pub(crate) struct Qos2Exchange {
     pub exchange: Exchange,
     /// DUP flag: only a message that is sent again can be a duplicate.
     pub dup: bool,

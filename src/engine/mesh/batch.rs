@@ -10,6 +10,8 @@ use shards::{Fingerprint, TopicFilter};
 
 use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
+#[cfg(feature = "cluster")]
+use crate::base::ids::CoreId;
 use crate::base::metrics::Metrics;
 use crate::engine::durability::in_transit::EndOnArrival;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
@@ -21,17 +23,17 @@ use crate::storage::record::Exchange;
 #[derive(Debug, Default)]
 pub struct Batch {
     /// The number of the batch in this direction, from 1.
-    pub(in crate::engine) number: u64,
+    pub(crate) number: u64,
     /// Acknowledges all batches of the other direction up to this one: the sessions, replicas and the
     /// store of the sender have everything in them.
-    pub(in crate::engine) receipt: u64,
+    pub(crate) receipt: u64,
     /// Whether the sender waits for a receipt.
-    pub(in crate::engine) wants_receipt: bool,
+    pub(crate) wants_receipt: bool,
     /// The sender's clock for retained messages: all of its later stamps exceed it.
-    pub(in crate::engine) clock: u64,
+    pub(crate) clock: u64,
     /// Time of sending: no deadline in the batch was set later.
-    pub(in crate::engine) sent: Now,
-    pub(in crate::engine) messages: Vec<MeshMessage>,
+    pub(crate) sent: Now,
+    pub(crate) messages: Vec<MeshMessage>,
     /// Topic Filters.
     texts: String,
     /// The blocks with its application messages, and whether some are in the node's open block, which
@@ -46,15 +48,15 @@ pub struct Batch {
 
 /// A message from core to core.
 #[derive(Debug)]
-pub(in crate::engine) enum MeshMessage {
+pub(crate) enum MeshMessage {
     /// The sender has the first subscription to a filter without wildcards.
     AnnounceExact(Fingerprint),
     /// The sender has no subscription to the filter any more.
     WithdrawExact(Fingerprint),
-    /// The sender has the first subscription to a filter with wildcards.
-    AnnounceWildcard(Span),
+    /// The sender has the first subscription to a filter: one with wildcards, or any between a core and the gateway.
+    AnnounceFilter(Span),
     /// The sender has no subscription to the filter any more.
-    WithdrawWildcard(Span),
+    WithdrawFilter(Span),
     /// The numbers of connected members and of all members that a shared subscription has on the sender.
     Group { filter: Span, online: u32, members: u32 },
     /// An application message for subscribers of the receiver.
@@ -65,6 +67,9 @@ pub(in crate::engine) enum MeshMessage {
     Resume(ConnectionId),
     /// A publisher of the sender knows that its QoS 2 message from before a crash was received.
     ExchangeOver(Exchange),
+    /// A node has joined the cluster, or has left it. From the gateway alone.
+    #[cfg(feature = "cluster")]
+    Member { node: CoreId, is_member: bool },
     /// Request for the receiver's metrics.
     AskMetrics,
     /// The sender's metrics.
@@ -73,7 +78,7 @@ pub(in crate::engine) enum MeshMessage {
 
 /// An application message on its way to another core.
 #[derive(Debug)]
-pub(in crate::engine) struct Forwarded {
+pub(crate) struct Forwarded {
     pub body: Body,
     /// RETAIN flag of the PUBLISH packet.
     pub retain: bool,
@@ -85,7 +90,7 @@ pub(in crate::engine) struct Forwarded {
 }
 
 #[derive(Clone, Debug)]
-pub(in crate::engine) enum Body {
+pub(crate) enum Body {
     /// In a block, by its place in the batch.
     InBlock(u32, Placed),
     /// By reference.
@@ -94,11 +99,14 @@ pub(in crate::engine) enum Body {
 
 /// The recipients of a forwarded message.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) enum Destination {
+pub(crate) enum Destination {
     /// All subscribers of the receiver.
     Subscribers,
     /// All subscribers, and the retained messages, with this stamp.
     SubscribersAndStore(u64),
+    /// The retained messages alone, with this stamp: for a node that has just joined.
+    #[cfg(feature = "cluster")]
+    Store(u64),
     /// A member of a shared subscription. `hops` counts the cores that the message went to.
     Group {
         filter: Span,
@@ -109,23 +117,30 @@ pub(in crate::engine) enum Destination {
 }
 
 impl Batch {
-    pub(in crate::engine) fn numbered(mut self, number: u64) -> Self {
+    pub(crate) fn numbered(mut self, number: u64) -> Self {
         self.number = number;
         self
     }
 
+    /// The batch, sent at this time.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn sent_at(mut self, now: Now) -> Self {
+        self.sent = now;
+        self
+    }
+
     /// Its approximate size, for the window of the lane.
-    pub(in crate::engine) fn cost(&self) -> usize {
+    pub(crate) fn cost(&self) -> usize {
         let messages = self.messages.len() * size_of::<MeshMessage>();
         messages + self.texts.len() + self.message_bytes
     }
 
-    pub(in crate::engine) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }
 
     /// Removes the content, and keeps the buffers.
-    pub(in crate::engine) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.messages.clear();
         self.texts.clear();
         self.blocks.clear();
@@ -136,38 +151,38 @@ impl Batch {
     }
 
     /// Size of the buffers.
-    pub(in crate::engine) fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.messages.capacity() * size_of::<MeshMessage>() + self.texts.capacity()
     }
 
-    pub(in crate::engine) fn push_text(&mut self, text: &str) -> Span {
+    pub(crate) fn push_text(&mut self, text: &str) -> Span {
         let start = self.texts.len();
         self.texts.push_str(text);
         Span::since(start, self.texts.len())
     }
 
     /// Adds an application message that was placed in the node's open block.
-    pub(in crate::engine) fn push_placed(&mut self, placed: Placed) -> Body {
+    pub(crate) fn push_placed(&mut self, placed: Placed) -> Body {
         self.reads_open = true;
         self.message_bytes += placed.bytes();
         Body::InBlock(self.blocks.len() as u32, placed)
     }
 
     /// The node's open block was closed.
-    pub(in crate::engine) fn note_closed(&mut self, block: &Arc<NodeBlock>) {
+    pub(crate) fn note_closed(&mut self, block: &Arc<NodeBlock>) {
         if std::mem::take(&mut self.reads_open) {
             self.blocks.push(Arc::clone(block));
         }
     }
 
     /// Adds an application message by reference.
-    pub(in crate::engine) fn push_message(&mut self, message: &Message) -> Body {
+    pub(crate) fn push_message(&mut self, message: &Message) -> Body {
         self.message_bytes += message.content().bytes();
         Body::Shared(message.clone())
     }
 
     /// Adds an exchange; its place, from 1.
-    pub(in crate::engine) fn push_exchange(
+    pub(crate) fn push_exchange(
         &mut self,
         exchange: Qos2Exchange,
     ) -> Option<std::num::NonZero<u32>> {
@@ -176,12 +191,12 @@ impl Batch {
     }
 
     /// The exchange at a place.
-    pub(in crate::engine) fn exchange(&self, place: std::num::NonZero<u32>) -> Qos2Exchange {
+    pub(crate) fn exchange(&self, place: std::num::NonZero<u32>) -> Qos2Exchange {
         self.exchanges[place.get() as usize - 1]
     }
 
     /// Adds the logged deliveries that end when a message arrives; their place, from 1.
-    pub(in crate::engine) fn push_on_arrival(
+    pub(crate) fn push_on_arrival(
         &mut self,
         ended: EndOnArrival,
     ) -> Option<std::num::NonZero<u32>> {
@@ -190,20 +205,20 @@ impl Batch {
     }
 
     /// The logged deliveries at a place.
-    pub(in crate::engine) fn on_arrival(&self, place: std::num::NonZero<u32>) -> &EndOnArrival {
+    pub(crate) fn on_arrival(&self, place: std::num::NonZero<u32>) -> &EndOnArrival {
         &self.ends_on_arrival[place.get() as usize - 1]
     }
 
-    pub(in crate::engine) fn text(&self, span: Span) -> &str {
+    pub(crate) fn text(&self, span: Span) -> &str {
         &self.texts[span.range()]
     }
 
     /// A Topic Filter, which the sender has checked.
-    pub(in crate::engine) fn filter(&self, span: Span) -> TopicFilter<'_> {
+    pub(crate) fn filter(&self, span: Span) -> TopicFilter<'_> {
         TopicFilter::parse(self.text(span), usize::MAX).expect("the sender has parsed it")
     }
 
-    pub(in crate::engine) fn content<'a>(&'a self, body: &'a Body) -> Content<'a> {
+    pub(crate) fn content<'a>(&'a self, body: &'a Body) -> Content<'a> {
         match body {
             Body::InBlock(block, placed) => self.blocks[*block as usize].content(placed),
             Body::Shared(message) => message.content(),
@@ -213,7 +228,7 @@ impl Batch {
 
 impl Body {
     /// The message, if it was sent by reference.
-    pub(in crate::engine) fn message(&self) -> Option<&Message> {
+    pub(crate) fn message(&self) -> Option<&Message> {
         match self {
             Self::InBlock(..) => None,
             Self::Shared(message) => Some(message),

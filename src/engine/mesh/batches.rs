@@ -14,6 +14,7 @@ use crate::engine::mesh::Mesh;
 use crate::engine::mesh::UnreadBatch;
 use crate::engine::mesh::batch::{Batch, Destination, Forwarded, MeshMessage};
 use crate::engine::retained::Stored;
+use crate::message::{Content, Message};
 
 impl Engine {
     /// The batch for another core, if there is one. Called at the end of a turn when the lane has space;
@@ -120,11 +121,11 @@ impl Engine {
             MeshMessage::WithdrawExact(filter) => {
                 self.router.edit_replica().withdraw_exact(from.0, filter)
             }
-            MeshMessage::AnnounceWildcard(filter) => {
-                self.router.edit_replica().announce_wildcard(from.0, &batch.filter(filter));
+            MeshMessage::AnnounceFilter(filter) => {
+                self.router.edit_replica().announce(from.0, &batch.filter(filter));
             }
-            MeshMessage::WithdrawWildcard(filter) => {
-                self.router.edit_replica().withdraw_wildcard(from.0, batch.text(filter));
+            MeshMessage::WithdrawFilter(filter) => {
+                self.router.edit_replica().withdraw(from.0, batch.text(filter));
             }
             MeshMessage::Group { filter, online, members } => {
                 let at = shards::GroupAt { core: from.0, online, members };
@@ -134,6 +135,8 @@ impl Engine {
             MeshMessage::Pause(publisher) => self.connections.pause_reading(publisher),
             MeshMessage::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
             MeshMessage::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
+            #[cfg(feature = "cluster")]
+            MeshMessage::Member { node, is_member } => self.note_member(node, is_member),
             MeshMessage::AskMetrics => {
                 let metrics = Box::new(self.report());
                 self.mesh.send_metrics(from, metrics);
@@ -157,13 +160,12 @@ impl Engine {
         self.durability.begin_exchange(draft.exchange, &mut self.mesh);
         match forwarded.to {
             Destination::SubscribersAndStore(stamp) => {
-                // An empty payload takes the one before away, whatever form it came in.
-                let is_set = !content.payload.is_empty();
-                let message = forwarded.body.message().filter(|_| is_set).cloned();
-                debug_assert_eq!(message.is_some(), is_set, "what is kept comes by reference");
-                let stored = Stored { stamp, message };
-                self.retained.store(content.topic, &stored, self.now, &mut self.timers);
+                self.take_retained(from, &content, forwarded.body.message(), stamp);
                 self.deliver_here(&mut draft, &origin);
+            }
+            #[cfg(feature = "cluster")]
+            Destination::Store(stamp) => {
+                self.take_retained(from, &content, forwarded.body.message(), stamp);
             }
             Destination::Subscribers => self.deliver_here(&mut draft, &origin),
             Destination::Group { filter, hops, on_arrival } => {
@@ -176,6 +178,25 @@ impl Engine {
                 }
             }
         }
+    }
+}
+
+impl Engine {
+    /// Retains a message that was published on another core or node.
+    fn take_retained(
+        &mut self,
+        from: CoreId,
+        content: &Content<'_>,
+        message: Option<&Message>,
+        stamp: u64,
+    ) {
+        // An empty payload takes the one before away, whatever form it came in.
+        let is_set = !content.payload.is_empty();
+        let message = message.filter(|_| is_set).cloned();
+        debug_assert_eq!(message.is_some(), is_set, "what is kept comes by reference");
+        self.log_retained_of_node(from, content, stamp);
+        let stored = Stored { stamp, message };
+        self.retained.store(content.topic, &stored, self.now, &mut self.timers);
     }
 }
 

@@ -17,14 +17,14 @@ use crate::resources::gauges::Place;
 
 /// An answer to a client that waits for receipts, by its number in the connection's queue of answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct Awaited {
+pub(crate) struct Awaited {
     pub connection: ConnectionId,
     pub answer: u64,
 }
 
 /// The direction from this core to another.
 #[derive(Debug)]
-pub(in crate::engine) struct Lane {
+pub(crate) struct Lane {
     /// The batch of this turn.
     open: Batch,
     /// The last batch that was acknowledged by a receipt.
@@ -33,6 +33,8 @@ pub(in crate::engine) struct Lane {
     under_way: VecDeque<(u64, usize)>,
     /// The sum of these sizes.
     under_way_bytes: usize,
+    /// The window: bytes without a receipt from which publishers wait.
+    window_bytes: usize,
     /// The last batch that announced a subscription.
     announced: u64,
     /// Acknowledgements with the batch that contains their message, and SUBACKs with the batch that
@@ -51,13 +53,16 @@ pub(in crate::engine) struct Lane {
     unstored: VecDeque<(u64, u64, bool)>,
 }
 
-/// The lanes from this core to all others; none when there is no other core.
+/// The window of each of several lanes. All lanes to one consumer together may fill about half of its outbox limit.
+fn window_bytes(lanes: usize) -> usize {
+    (limits::LANES_WINDOW_BYTES / lanes.max(1)).max(limits::LANE_WINDOW_BYTES_MIN)
+}
+
+/// The lanes from this core to all others, and to the nodes of the cluster; none when there is neither.
 #[derive(Debug)]
-pub(in crate::engine) struct Lanes {
+pub(crate) struct Lanes {
     /// By core; the lane to the core itself is not used.
     each: Vec<Lane>,
-    /// The window: bytes without a receipt in a lane from which its publishers wait.
-    window_bytes: usize,
     /// Empty batches, for their buffers.
     pool: Vec<Batch>,
     /// The node blocks of this turn.
@@ -65,12 +70,13 @@ pub(in crate::engine) struct Lanes {
 }
 
 impl Lane {
-    fn new() -> Self {
+    fn new(window_bytes: usize) -> Self {
         Self {
             open: Batch::default().numbered(1),
             receipted: 0,
             under_way: VecDeque::new(),
             under_way_bytes: 0,
+            window_bytes,
             announced: 0,
             publishes: VecDeque::new(),
             subscriptions: VecDeque::new(),
@@ -83,28 +89,28 @@ impl Lane {
     }
 
     /// The batch of this turn.
-    pub(in crate::engine) fn open(&mut self) -> &mut Batch {
+    pub(crate) fn open(&mut self) -> &mut Batch {
         &mut self.open
     }
 
-    pub(in crate::engine) fn push(&mut self, message: MeshMessage) {
+    pub(crate) fn push(&mut self, message: MeshMessage) {
         self.open.messages.push(message);
     }
 
     /// The batch of this turn announces a subscription.
-    pub(in crate::engine) fn note_announcement(&mut self) {
+    pub(crate) fn note_announcement(&mut self) {
         self.announced = self.open.number;
         self.open.wants_receipt = true;
     }
 
     /// Lets an answer wait for the receipt of this turn's batch.
-    pub(in crate::engine) fn await_publish(&mut self, awaited: Awaited) {
+    pub(crate) fn await_publish(&mut self, awaited: Awaited) {
         self.open.wants_receipt = true;
         self.publishes.push_back((self.open.number, awaited));
     }
 
     /// Lets an answer wait until all announcements so far are acknowledged; false when they are.
-    pub(in crate::engine) fn await_announcements(&mut self, awaited: Awaited) -> bool {
+    pub(crate) fn await_announcements(&mut self, awaited: Awaited) -> bool {
         let waits = self.announced > self.receipted;
         if waits {
             self.subscriptions.push_back((self.announced, awaited));
@@ -113,7 +119,7 @@ impl Lane {
     }
 
     /// Lets an answer wait until everything so far is acknowledged; false when it is.
-    pub(in crate::engine) fn await_everything(&mut self, awaited: Awaited) -> bool {
+    pub(crate) fn await_everything(&mut self, awaited: Awaited) -> bool {
         let waits = !self.open.is_empty() || self.receipted + 1 < self.open.number;
         if waits {
             self.await_publish(awaited);
@@ -125,7 +131,7 @@ impl Lane {
 
     /// The number of a batch; once it is [acknowledged](Self::is_receipted), the other core has processed
     /// and stored everything so far.
-    pub(in crate::engine) fn barrier(&mut self) -> u64 {
+    pub(crate) fn barrier(&mut self) -> u64 {
         if self.open.is_empty() && self.receipted + 1 >= self.open.number {
             return self.receipted;
         }
@@ -133,18 +139,18 @@ impl Lane {
         self.open.number
     }
 
-    pub(in crate::engine) fn is_receipted(&self, barrier: u64) -> bool {
+    pub(crate) fn is_receipted(&self, barrier: u64) -> bool {
         self.receipted >= barrier
     }
 
     /// Requests a batch, which contains the clock of the other core.
-    pub(in crate::engine) fn ask_time(&mut self) {
+    pub(crate) fn ask_time(&mut self) {
         self.open.wants_receipt = true;
         self.owes_receipt = true;
     }
 
     /// Requests a receipt for this turn's batch; its number.
-    pub(in crate::engine) fn ask_receipt(&mut self) -> u64 {
+    pub(crate) fn ask_receipt(&mut self) -> u64 {
         self.open.wants_receipt = true;
         self.open.number
     }
@@ -153,19 +159,24 @@ impl Lane {
         self.under_way_bytes + self.open.cost()
     }
 
+    /// Whether the window is in use, so that publishers should wait.
+    pub(crate) fn is_loaded(&self) -> bool {
+        self.load_bytes() >= self.window_bytes
+    }
+
     /// Whether there is a batch to send, if only for a receipt.
-    pub(in crate::engine) fn has_batch(&self) -> bool {
+    pub(crate) fn has_batch(&self) -> bool {
         self.owes_receipt || !self.open.is_empty()
     }
 
     /// Queues a publisher that waits for this lane; the caller stops reading it.
-    pub(in crate::engine) fn wait(&mut self, publisher: ConnectionId) {
+    pub(crate) fn wait(&mut self, publisher: ConnectionId) {
         self.waiting.push_back(publisher);
     }
 
     /// Notes that a batch of the other direction was processed; its receipt is sent once the store has
     /// the batch `records`, if there is one.
-    pub(in crate::engine) fn note_taken(&mut self, batch: &Batch, records: Option<u64>) {
+    pub(crate) fn note_taken(&mut self, batch: &Batch, records: Option<u64>) {
         debug_assert_eq!(batch.number, self.seen + 1, "a lane preserves order and loses no batch");
         self.seen = batch.number;
         if records.is_some() || !self.unstored.is_empty() {
@@ -177,7 +188,7 @@ impl Lane {
     }
 
     /// The store has all records up to this batch of records.
-    pub(in crate::engine) fn note_stored(&mut self, up_to: u64) {
+    pub(crate) fn note_stored(&mut self, up_to: u64) {
         while let Some((number, _, wants)) =
             self.unstored.pop_front_if(|&mut (_, records, _)| records <= up_to)
         {
@@ -187,7 +198,7 @@ impl Lane {
     }
 
     /// The other core has acknowledged all batches up to `receipt`.
-    pub(in crate::engine) fn note_receipt(&mut self, receipt: u64) {
+    pub(crate) fn note_receipt(&mut self, receipt: u64) {
         self.receipted = self.receipted.max(receipt);
         while let Some(&(number, cost)) = self.under_way.front()
             && number <= self.receipted
@@ -198,7 +209,7 @@ impl Lane {
     }
 
     /// The next answer whose batch is acknowledged.
-    pub(in crate::engine) fn next_awaited(&mut self) -> Option<Awaited> {
+    pub(crate) fn next_awaited(&mut self) -> Option<Awaited> {
         let receipted = self.receipted;
         let due = |line: &mut VecDeque<(u64, Awaited)>| {
             line.pop_front_if(|&mut (number, _)| number <= receipted).map(|(_, awaited)| awaited)
@@ -209,23 +220,35 @@ impl Lane {
 
 impl Lanes {
     /// Lanes to the other cores of `place`.
-    pub(in crate::engine) fn new(place: &Place) -> Self {
-        let others = usize::from(place.cores()) - 1;
-        let count = if others == 0 { 0 } else { others + 1 };
-        let each: Vec<Lane> = (0..count).map(|_| Lane::new()).collect();
-        // All lanes to one consumer together may fill about half of its outbox limit.
-        let window_bytes = limits::LANES_WINDOW_BYTES / others.max(1);
+    pub(crate) fn new(place: &Place) -> Self {
+        let cores = usize::from(place.cores());
+        if place.addresses() == 1 {
+            return Self::with_windows(std::iter::empty(), place);
+        }
+        let nodes = usize::from(place.addresses()) - cores;
+        let to_cores = std::iter::repeat_n(window_bytes(cores - 1), cores);
+        let to_nodes = std::iter::repeat_n(limits::NODE_WINDOW_BYTES / cores, nodes);
+        Self::with_windows(to_cores.chain(to_nodes), place)
+    }
+
+    /// Lanes of a gateway to the cores of its process.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn of_gateway(place: &Place) -> Self {
+        let cores = usize::from(place.cores());
+        Self::with_windows(std::iter::repeat_n(window_bytes(cores), cores), place)
+    }
+
+    fn with_windows(windows: impl Iterator<Item = usize>, place: &Place) -> Self {
         Self {
-            each,
-            window_bytes: window_bytes.max(limits::LANE_WINDOW_BYTES_MIN),
+            each: windows.map(Lane::new).collect(),
             pool: Vec::new(),
-            blocks: NodeBlocks::new(place.nodes()),
+            blocks: NodeBlocks::new(place),
         }
     }
 
     /// Adds a small application message to this turn's batch for `core`, with one copy for all cores of a
     /// node.
-    pub(in crate::engine) fn push_content(
+    pub(crate) fn push_content(
         &mut self,
         core: CoreId,
         content: &Content<'_>,
@@ -237,34 +260,28 @@ impl Lanes {
 
     /// Whether there is no other core.
     #[inline]
-    pub(in crate::engine) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.each.is_empty()
     }
 
-    /// The number of cores; 0 when there is no other.
-    #[inline]
-    pub(super) fn cores(&self) -> u16 {
-        self.each.len() as u16
-    }
-
-    pub(in crate::engine) fn to(&mut self, core: CoreId) -> &mut Lane {
+    pub(crate) fn to(&mut self, core: CoreId) -> &mut Lane {
         &mut self.each[usize::from(core.0)]
     }
 
     /// Whether the window of the lane to `core` is in use, so that publishers should wait.
-    pub(in crate::engine) fn is_loaded(&self, core: CoreId) -> bool {
-        self.each[usize::from(core.0)].load_bytes() >= self.window_bytes
+    pub(crate) fn is_loaded(&self, core: CoreId) -> bool {
+        self.each[usize::from(core.0)].is_loaded()
     }
 
     /// The next publisher that need not wait any more for the window.
-    pub(in crate::engine) fn next_released(&mut self, core: CoreId) -> Option<ConnectionId> {
+    pub(crate) fn next_released(&mut self, core: CoreId) -> Option<ConnectionId> {
         let lane = &mut self.each[usize::from(core.0)];
-        let is_light = lane.load_bytes() <= self.window_bytes / 2;
+        let is_light = lane.load_bytes() <= lane.window_bytes / 2;
         if is_light { lane.waiting.pop_front() } else { None }
     }
 
     /// Closes this turn's batch for `core`, if there is one to send.
-    pub(in crate::engine) fn seal(&mut self, core: CoreId, clock: u64) -> Option<Batch> {
+    pub(crate) fn seal(&mut self, core: CoreId, clock: u64) -> Option<Batch> {
         if !self.to(core).has_batch() {
             return None;
         }
@@ -276,7 +293,7 @@ impl Lanes {
         let cost = batch.cost();
         // With QoS 0 alone, a receipt is requested for a quarter of the window, so seldom that the cost
         // does not count.
-        batch.wants_receipt |= lane.under_way_bytes + cost >= self.window_bytes / 4;
+        batch.wants_receipt |= lane.under_way_bytes + cost >= lane.window_bytes / 4;
         (batch.receipt, batch.clock) = (lane.taken, clock);
         lane.under_way.push_back((batch.number, cost));
         lane.under_way_bytes += cost;
@@ -293,7 +310,7 @@ impl Lanes {
     }
 
     /// Keeps the buffers of a processed batch for the next one.
-    pub(in crate::engine) fn recycle(&mut self, mut batch: Batch) {
+    pub(crate) fn recycle(&mut self, mut batch: Batch) {
         if self.pool.len() < self.each.len() && batch.capacity() <= limits::POOLED_BATCH_BYTES_MAX {
             batch.clear();
             self.pool.push(batch);
@@ -301,12 +318,12 @@ impl Lanes {
     }
 
     /// Whether each core has acknowledged its barrier.
-    pub(in crate::engine) fn are_receipted(&self, barriers: &[(CoreId, u64)]) -> bool {
+    pub(crate) fn are_receipted(&self, barriers: &[(CoreId, u64)]) -> bool {
         barriers.iter().all(|&(core, barrier)| self.each[usize::from(core.0)].is_receipted(barrier))
     }
 
     /// Bytes without a receipt in the lane to `core`.
-    pub(in crate::engine) fn load_bytes(&self, core: CoreId) -> usize {
+    pub(crate) fn load_bytes(&self, core: CoreId) -> usize {
         self.each.get(usize::from(core.0)).map_or(0, Lane::load_bytes)
     }
 }

@@ -11,6 +11,11 @@ mod forward;
 pub(in crate::engine) mod handover;
 pub(in crate::engine) mod lanes;
 pub(in crate::engine) mod node_block;
+#[cfg(feature = "cluster")]
+mod nodes;
+#[cfg(not(feature = "cluster"))]
+#[path = "nodes_absent.rs"]
+mod nodes;
 
 use std::collections::{HashSet, VecDeque};
 
@@ -24,6 +29,7 @@ use crate::engine::draft::Draft;
 use crate::engine::mesh::batch::{Batch, Destination, Forwarded, MeshMessage};
 use crate::engine::mesh::handover::Departures;
 use crate::engine::mesh::lanes::{Awaited, Lanes};
+use crate::engine::mesh::nodes::Nodes;
 use crate::resources::gauges::{Ledger, Place};
 use crate::storage::record::Exchange;
 
@@ -38,10 +44,13 @@ pub(super) struct UnreadBatch {
     mark: u64,
 }
 
-/// This core's connections to the other cores of the broker.
+/// This core's connections to the other cores of the broker, and to the nodes of its cluster.
 #[derive(Debug)]
 pub(in crate::engine) struct Mesh {
     core: CoreId,
+    /// The number of cores.
+    cores: u16,
+    nodes: Nodes,
     lanes: Lanes,
     /// Cores to which the current message was forwarded.
     reached: Vec<CoreId>,
@@ -56,6 +65,8 @@ impl Mesh {
     pub(in crate::engine) fn new(place: &Place) -> Self {
         Self {
             core: place.core(),
+            cores: place.cores(),
+            nodes: Nodes::new(place),
             lanes: Lanes::new(place),
             reached: Vec::new(),
             paused_elsewhere: HashSet::new(),
@@ -73,10 +84,10 @@ impl Mesh {
     /// The number of cores.
     #[inline]
     pub(in crate::engine) fn cores(&self) -> u16 {
-        self.lanes.cores().max(1)
+        self.cores
     }
 
-    /// Whether this core is the only one.
+    /// Whether there is neither another core nor a cluster.
     #[inline]
     pub(in crate::engine) fn is_alone(&self) -> bool {
         self.lanes.is_empty()
@@ -86,22 +97,30 @@ impl Mesh {
     #[inline]
     pub(in crate::engine) fn others(&self) -> impl Iterator<Item = CoreId> + use<> {
         let own = self.core;
-        (0..self.lanes.cores()).map(CoreId).filter(move |&core| core != own)
+        (0..self.cores).map(CoreId).filter(move |&core| core != own)
+    }
+
+    /// All whose receipts this core may wait for: the other cores, the gateway, and the other nodes.
+    #[inline]
+    pub(in crate::engine) fn peers(&self) -> impl Iterator<Item = CoreId> + use<> {
+        self.listeners().chain(self.members())
     }
 
     /// The home core of a Client Identifier, or of a topic. All cores' replicas agree on fingerprints.
     pub(in crate::engine) fn home(&self, name: &str, replica: &Replica) -> CoreId {
-        if self.is_alone() {
+        if self.cores == 1 {
             return self.core;
         }
         let fingerprint = replica.fingerprint(name);
         // The high bits: the replica's table takes the low ones.
-        CoreId(((u128::from(fingerprint.0) * u128::from(self.lanes.cores())) >> 64) as u16)
+        CoreId(((u128::from(fingerprint.0) * u128::from(self.cores)) >> 64) as u16)
     }
 
     /// Asks all other cores for their counters.
     pub(in crate::engine) fn ask_metrics(&mut self) {
-        self.send_to_all(|| MeshMessage::AskMetrics);
+        for core in self.others() {
+            self.lanes.to(core).push(MeshMessage::AskMetrics);
+        }
     }
 
     /// Sends this core's counters to the core that asked for them.
@@ -111,12 +130,8 @@ impl Mesh {
 
     /// Tells all other cores that a QoS 2 exchange from before a crash is over.
     pub(in crate::engine) fn send_exchange_over(&mut self, exchange: Exchange) {
-        self.send_to_all(|| MeshMessage::ExchangeOver(exchange));
-    }
-
-    fn send_to_all(&mut self, message: impl Fn() -> MeshMessage) {
-        for core in self.others() {
-            self.lanes.to(core).push(message());
+        for core in self.listeners() {
+            self.lanes.to(core).push(MeshMessage::ExchangeOver(exchange));
         }
     }
 
@@ -126,11 +141,12 @@ impl Mesh {
             return;
         }
         let fingerprint = (!filter.has_wildcard()).then(|| replica.fingerprint(filter.text()));
-        for core in self.others() {
+        for core in self.listeners() {
             let lane = self.lanes.to(core);
             let message = match fingerprint {
-                Some(fingerprint) => MeshMessage::AnnounceExact(fingerprint),
-                None => MeshMessage::AnnounceWildcard(lane.open().push_text(filter.text())),
+                // The other nodes have other fingerprints.
+                Some(fingerprint) if core.0 < self.cores => MeshMessage::AnnounceExact(fingerprint),
+                _ => MeshMessage::AnnounceFilter(lane.open().push_text(filter.text())),
             };
             lane.push(message);
             lane.note_announcement();
@@ -143,11 +159,11 @@ impl Mesh {
             return;
         }
         let fingerprint = (!shards::has_wildcard(text)).then(|| replica.fingerprint(text));
-        for core in self.others() {
+        for core in self.listeners() {
             let lane = self.lanes.to(core);
             let message = match fingerprint {
-                Some(fingerprint) => MeshMessage::WithdrawExact(fingerprint),
-                None => MeshMessage::WithdrawWildcard(lane.open().push_text(text)),
+                Some(fingerprint) if core.0 < self.cores => MeshMessage::WithdrawExact(fingerprint),
+                _ => MeshMessage::WithdrawFilter(lane.open().push_text(text)),
             };
             lane.push(message);
         }
@@ -156,7 +172,7 @@ impl Mesh {
     /// Tells all other cores how many members of a shared subscription are on this core, and how many
     /// of them are connected.
     pub(in crate::engine) fn announce_group(&mut self, text: &str, online: u32, members: u32) {
-        for core in self.others() {
+        for core in self.listeners() {
             let lane = self.lanes.to(core);
             let filter = lane.open().push_text(text);
             lane.push(MeshMessage::Group { filter, online, members });
@@ -165,7 +181,7 @@ impl Mesh {
 
     /// The counts of a shared subscription follow in this turn's batches: a SUBACK waits for them.
     pub(in crate::engine) fn note_announcement(&mut self) {
-        for core in self.others() {
+        for core in self.listeners() {
             self.lanes.to(core).note_announcement();
         }
     }
@@ -268,9 +284,9 @@ impl Mesh {
         self.lanes.to(core).ask_receipt()
     }
 
-    /// Asks all other cores for a receipt, which tells the time of their clocks.
+    /// Asks all other cores and nodes for a receipt, which tells the time of their clocks.
     pub(in crate::engine) fn ask_time(&mut self) {
-        for core in self.others() {
+        for core in self.others().chain(self.members()) {
             self.lanes.to(core).ask_time();
         }
     }
@@ -281,8 +297,14 @@ impl Mesh {
     }
 
     /// The barriers of everything sent so far to all other cores, for [`Self::are_receipted`].
-    pub(in crate::engine) fn barriers(&mut self) -> Vec<(CoreId, u64)> {
+    pub(in crate::engine) fn barriers_of_cores(&mut self) -> Vec<(CoreId, u64)> {
         self.others().map(|core| (core, self.lanes.to(core).barrier())).collect()
+    }
+
+    /// The barriers of everything sent so far to all other cores and nodes, for [`Self::are_receipted`].
+    #[cfg(feature = "admin")]
+    pub(in crate::engine) fn barriers(&mut self) -> Vec<(CoreId, u64)> {
+        self.peers().map(|core| (core, self.lanes.to(core).barrier())).collect()
     }
 
     /// The barriers of the cores to which the current message was forwarded.
@@ -298,7 +320,7 @@ impl Mesh {
 
     /// The store has all records up to a batch of them: receipts that waited for it may leave.
     pub(in crate::engine) fn note_stored(&mut self, up_to: u64) {
-        for core in self.others() {
+        for core in self.peers() {
             self.lanes.to(core).note_stored(up_to);
         }
     }
@@ -323,8 +345,8 @@ impl Mesh {
         !self.unread.is_empty()
     }
 
-    /// Bytes under way to all other cores.
+    /// Bytes under way to all other cores and nodes.
     pub(in crate::engine) fn bytes_under_way(&self) -> u64 {
-        self.others().map(|core| self.lanes.load_bytes(core) as u64).sum()
+        self.peers().map(|core| self.lanes.load_bytes(core) as u64).sum()
     }
 }

@@ -10,11 +10,12 @@ use crate::base::clock::Deadline;
 use crate::base::ids::CoreId;
 use crate::base::limits;
 use crate::message::Content;
+use crate::resources::gauges::Place;
 use crate::wire::Qos;
 
 /// A buffer of small application messages, written by one core and then read by the cores of a node.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct NodeBlock {
+pub(crate) struct NodeBlock {
     /// Topic Names.
     texts: String,
     /// Encoded properties that are forwarded unaltered, and payloads.
@@ -23,25 +24,25 @@ pub(in crate::engine) struct NodeBlock {
 
 /// A range of a text or of bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::engine) struct Span {
+pub(crate) struct Span {
     start: u32,
     end: u32,
 }
 
 impl Span {
     /// The range from `start` to `end`.
-    pub(in crate::engine) fn since(start: usize, end: usize) -> Self {
+    pub(crate) fn since(start: usize, end: usize) -> Self {
         Self { start: start as u32, end: end as u32 }
     }
 
-    pub(in crate::engine) fn range(self) -> Range<usize> {
+    pub(crate) fn range(self) -> Range<usize> {
         self.start as usize..self.end as usize
     }
 }
 
 /// The place of a message in a block, and its fields of fixed size.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::engine) struct Placed {
+pub(crate) struct Placed {
     topic: Span,
     passed_on: Span,
     payload: Span,
@@ -51,7 +52,7 @@ pub(in crate::engine) struct Placed {
 
 impl Placed {
     /// Its size in the block.
-    pub(in crate::engine) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         [self.topic, self.passed_on, self.payload].map(|span| span.range().len()).iter().sum()
     }
 }
@@ -90,7 +91,7 @@ impl NodeBlock {
     }
 
     /// The message at a place.
-    pub(in crate::engine) fn content(&self, placed: &Placed) -> Content<'_> {
+    pub(crate) fn content(&self, placed: &Placed) -> Content<'_> {
         let Placed { topic, passed_on, payload, expires, qos } = *placed;
         Content {
             topic: &self.texts[topic.range()],
@@ -103,11 +104,14 @@ impl NodeBlock {
 }
 
 /// The places of a message in the open blocks, by node.
-pub(in crate::engine) type Places = smallvec::SmallVec<[(u16, Placed); 2]>;
+pub(crate) type Places = smallvec::SmallVec<[(u16, Placed); 2]>;
+
+/// The number of the node on which all nodes of the cluster are: the gateway reads their blocks.
+const CLUSTER: u16 = u16::MAX;
 
 /// The blocks that a core writes, one for each node.
 #[derive(Debug)]
-pub(in crate::engine) struct NodeBlocks {
+pub(crate) struct NodeBlocks {
     /// By core, its node, counted from zero.
     nodes: Vec<u16>,
     /// The open block, by node.
@@ -117,8 +121,14 @@ pub(in crate::engine) struct NodeBlocks {
 }
 
 impl NodeBlocks {
+    /// For all cores that an engine at `place` addresses. The nodes of a cluster read one block.
+    pub(crate) fn new(place: &Place) -> Self {
+        let cluster = (place.cores()..place.addresses()).map(|_| CLUSTER);
+        Self::on(&place.nodes().iter().copied().chain(cluster).collect::<Vec<u16>>())
+    }
+
     /// For cores on these nodes, which may have any numbers.
-    pub(in crate::engine) fn new(nodes: &[u16]) -> Self {
+    fn on(nodes: &[u16]) -> Self {
         let mut known: Vec<u16> = Vec::new();
         let number = |node: &u16| match known.iter().position(|other| other == node) {
             Some(place) => place as u16,
@@ -133,17 +143,17 @@ impl NodeBlocks {
     }
 
     /// The node of a core.
-    pub(in crate::engine) fn node(&self, core: CoreId) -> u16 {
+    pub(crate) fn node(&self, core: CoreId) -> u16 {
         self.nodes[usize::from(core.0)]
     }
 
     /// The cores of a node.
-    pub(in crate::engine) fn cores(&self, node: u16) -> impl Iterator<Item = usize> + '_ {
+    pub(crate) fn cores(&self, node: u16) -> impl Iterator<Item = usize> + '_ {
         self.nodes.iter().enumerate().filter(move |&(_, &of)| of == node).map(|(core, _)| core)
     }
 
     /// Copies a message into the open block of `core`'s node, unless it is there already.
-    pub(in crate::engine) fn place(
+    pub(crate) fn place(
         &mut self,
         core: CoreId,
         content: &Content<'_>,
@@ -159,7 +169,7 @@ impl NodeBlocks {
     }
 
     /// Closes the open block of a node and opens another; none when the block is empty.
-    pub(in crate::engine) fn close(&mut self, node: u16) -> Option<Arc<NodeBlock>> {
+    pub(crate) fn close(&mut self, node: u16) -> Option<Arc<NodeBlock>> {
         if self.open[usize::from(node)].is_empty() {
             return None;
         }
@@ -199,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_message_is_copied_once_for_each_node() {
-        let mut blocks = NodeBlocks::new(&[3, 3, 7, 3, 7]);
+        let mut blocks = NodeBlocks::on(&[3, 3, 7, 3, 7]);
         let mut places = Places::new();
         let message = content("a", b"12345");
         let placed = [1, 3, 2, 4].map(|core| blocks.place(CoreId(core), &message, &mut places));
@@ -214,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_memory_of_a_block_is_used_again_after_it_was_read() {
-        let mut blocks = NodeBlocks::new(&[0, 0]);
+        let mut blocks = NodeBlocks::on(&[0, 0]);
         let mut turn = |payload| {
             blocks.place(CoreId(1), &content("a", payload), &mut Places::new());
             blocks.close(0).expect("it is not empty")

@@ -21,7 +21,7 @@ impl Engine {
         let awaited = Awaited { connection: id, answer: number };
         let mut receipts = 0;
         if !self.mesh.is_alone() {
-            for core in self.mesh.others() {
+            for core in self.mesh.peers() {
                 receipts += u32::from(awaits(&mut self.mesh, core, awaited));
             }
         }

@@ -22,16 +22,26 @@ pub(in crate::engine) fn clock_of(stamp: u64) -> u64 {
 #[derive(Debug)]
 pub(super) struct StampClock {
     core: CoreId,
+    /// The stamp's time of the core's beginning.
+    begin_us: u64,
     /// The highest clock in any stamp seen.
     latest: u64,
-    /// By core, a clock that all its later stamps exceed.
+    /// By core and node, a clock that all its later stamps exceed; the maximum for a node that is not there.
     heard: Vec<u64>,
 }
 
 impl StampClock {
     pub(super) fn new(place: &Place) -> Self {
         debug_assert!(u32::from(place.cores()) <= 1 << CORE_BITS);
-        Self { core: place.core(), latest: 0, heard: vec![0; usize::from(place.cores())] }
+        let mut heard = vec![0; usize::from(place.cores())];
+        heard.resize(usize::from(place.addresses()), u64::MAX);
+        Self { core: place.core(), begin_us: place.stamps_begin_us(), latest: 0, heard }
+    }
+
+    /// A node has joined the cluster, or has left it.
+    #[cfg(feature = "cluster")]
+    pub(super) fn set_member(&mut self, node: CoreId, is_member: bool) {
+        self.heard[usize::from(node.0)] = if is_member { 0 } else { u64::MAX };
     }
 
     /// Whether there are no other cores.
@@ -41,7 +51,7 @@ impl StampClock {
 
     /// A stamp later than all stamps seen.
     pub(super) fn next_stamp(&mut self, now: Now) -> u64 {
-        self.latest = now.0.max(self.latest + 1);
+        self.latest = (self.begin_us + now.0).max(self.latest + 1);
         self.latest << CORE_BITS | u64::from(self.core.0)
     }
 
@@ -55,6 +65,12 @@ impl StampClock {
     pub(super) fn advance(&mut self, clock: u64) -> u64 {
         self.latest = self.latest.max(clock);
         self.latest
+    }
+
+    /// The clock now: later stamps of this core exceed it.
+    #[inline]
+    pub(super) fn read(&mut self, now: Now) -> u64 {
+        self.advance(self.begin_us + now.0)
     }
 
     /// Later stamps of another core exceed `clock`.

@@ -233,7 +233,7 @@ impl RetainedStore {
     /// The clock to tell another core: all later stamps of this core exceed it.
     #[inline]
     pub(in crate::engine) fn read_clock(&mut self, now: Now) -> u64 {
-        self.clock.advance(now.0)
+        self.clock.read(now)
     }
 
     /// Later stamps of this core exceed `clock`.
@@ -245,6 +245,28 @@ impl RetainedStore {
     #[inline]
     pub(in crate::engine) fn hear_clock(&mut self, core: CoreId, clock: u64) {
         self.clock.hear(core, clock);
+    }
+
+    /// A node has joined the cluster, or has left it.
+    #[cfg(feature = "cluster")]
+    pub(in crate::engine) fn set_member(&mut self, node: CoreId, is_member: bool) {
+        self.clock.set_member(node, is_member);
+    }
+
+    /// Messages and tombstones of all topics, from `cursor` on, and the steps that this took.
+    #[cfg(feature = "cluster")]
+    pub(in crate::engine) fn scan_stored(
+        &self,
+        cursor: &mut Cursor,
+        visit: &mut dyn FnMut(&str, &Stored) -> ScanStep,
+    ) -> (ScanState, usize) {
+        let mut seen = 0;
+        let state =
+            self.by_topic.scan_all(cursor, limits::RETAINED_STEPS_MAX, &mut |topic, stored| {
+                seen += 1;
+                visit(topic, stored)
+            });
+        (state, seen)
     }
 
     /// Messages that match a filter, from `cursor` on.

@@ -231,7 +231,7 @@ impl Router {
     }
 
     fn note_changed_group(&mut self, filter: FilterId) {
-        if self.place.cores() > 1 {
+        if self.place.addresses() > 1 {
             self.changed_groups.0.insert(filter);
         }
     }

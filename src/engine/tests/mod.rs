@@ -8,6 +8,8 @@ mod bounds;
 mod bridges;
 mod checkpoint;
 mod checkpoint_parts;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod cores;
 mod counters;
 mod decisions;
