@@ -138,6 +138,8 @@ impl From<ServerError> for Failure {
             ServerError::Admin(_) => Exit::Configuration,
             #[cfg(feature = "bridge")]
             ServerError::Bridges(_) => Exit::Configuration,
+            #[cfg(feature = "cluster")]
+            ServerError::Cluster(_) => Exit::Configuration,
             ServerError::Descriptors(_) => Exit::Descriptors,
             ServerError::Placement(_)
             | ServerError::DynamicSecurity(..)

@@ -50,6 +50,7 @@ mod kind {
     pub const RETAINED: u8 = 13;
     pub const RETAINED_END: u8 = 14;
     pub const HELLO_DONE: u8 = 15;
+    pub const CLOCK_ASK: u8 = 16;
 }
 
 /// The bits of a publication's second byte.
@@ -123,6 +124,8 @@ pub enum Item<'a> {
     ExchangeOver(&'a [u8]),
     /// The sender's clock for retained messages, in microseconds: all of its later stamps exceed it.
     Clock(u64),
+    /// The sender wants to know the receiver's clock, after what was sent so far.
+    ClockAsk,
     /// The sender, which joins, wants retained messages.
     RetainedAsk {
         /// Where to go on: empty, or the cursor of the last [`RetainedEnd`](Self::RetainedEnd).
@@ -252,6 +255,7 @@ impl<'a> Item<'a> {
             Self::RetainedBegin => out.push(kind::RETAINED_BEGIN),
             Self::RetainedEnd { cursor } => encode_bytes(kind::RETAINED_END, cursor, out),
             Self::HelloDone => out.push(kind::HELLO_DONE),
+            Self::ClockAsk => out.push(kind::CLOCK_ASK),
         }
         &[]
     }
@@ -295,6 +299,7 @@ impl<'a> Item<'a> {
                 Self::RetainedEnd { cursor: reader.bytes_up_to(TEXT_BYTES_MAX, "cursor")? }
             }
             kind::HELLO_DONE => Self::HelloDone,
+            kind::CLOCK_ASK => Self::ClockAsk,
             unknown => return Err(Fault::Kind(unknown)),
         })
     }

@@ -48,6 +48,9 @@ pub const REPORT_BYTES: usize = WINDOW_BYTES / 4;
 /// there, and which repeats a receipt that was lost.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 
+/// Time for which a filter without subscribers stays announced: clients that reconnect change nothing.
+pub const WITHDRAWAL_DELAY: Duration = Duration::from_secs(10);
+
 /// Interval at which a node sends itself a message through the engine.
 pub const ECHO_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -8,14 +8,11 @@
 use crate::base::clock::{Deadline, Now};
 use crate::cluster::limits::{ECHO_INTERVAL, ECHO_LIMIT};
 
-/// Bytes of an echo: its number, in little-endian order, after the incarnation of its sender.
-pub const ECHO_BYTES: usize = 16;
-
 /// What the caller has to do, see [`Watchdog::poll`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// To publish these bytes to this node's own subject.
-    Echo([u8; ECHO_BYTES]),
+    /// To send this number to this node itself, on a subject that no other start of a node has.
+    Echo(u64),
     /// To leave the server for another one, and to say so with [`Watchdog::connected`].
     Reconnect,
 }
@@ -23,7 +20,6 @@ pub enum Order {
 /// Watches the connection to the engine.
 #[derive(Debug)]
 pub struct Watchdog {
-    incarnation: u64,
     /// The number of the last echo, and the lowest one that the present connection has sent.
     sent: u64,
     first: u64,
@@ -39,10 +35,9 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// A watchdog without a connection. The incarnation is this node's: echoes of an earlier one do not count.
-    pub fn new(incarnation: u64) -> Self {
+    /// A watchdog without a connection.
+    pub fn new() -> Self {
         Self {
-            incarnation,
             sent: 0,
             first: 1,
             next_at: Deadline::at_us(0),
@@ -85,19 +80,12 @@ impl Watchdog {
         self.next_at = now.after(ECHO_INTERVAL);
         self.sent += 1;
         self.sent_at = now;
-        let mut echo = [0; ECHO_BYTES];
-        echo[..8].copy_from_slice(&self.incarnation.to_le_bytes());
-        echo[8..].copy_from_slice(&self.sent.to_le_bytes());
-        Some(Order::Echo(echo))
+        Some(Order::Echo(self.sent))
     }
 
-    /// A message on this node's own subject has come. Other bytes than those of an echo are ignored.
-    pub fn handle_echo(&mut self, now: Now, bytes: &[u8]) {
-        let Ok(echo) = <[u8; ECHO_BYTES]>::try_from(bytes) else { return };
-        let (&incarnation, number) = echo.split_first_chunk().expect("eight of sixteen bytes");
-        let number = u64::from_le_bytes(number.try_into().expect("the other eight"));
-        let is_own = u64::from_le_bytes(incarnation) == self.incarnation;
-        if !is_own || number < self.first || number > self.sent || self.limit.is_none() {
+    /// An echo has come. One that another server still had is ignored.
+    pub fn handle_echo(&mut self, now: Now, number: u64) {
+        if number < self.first || number > self.sent || self.limit.is_none() {
             return;
         }
         self.limit = Some(now.after(ECHO_LIMIT));
@@ -130,16 +118,16 @@ mod tests {
 
     const MS: u64 = 1_000;
 
-    fn echo(order: Option<Order>) -> [u8; ECHO_BYTES] {
+    fn echo(order: Option<Order>) -> u64 {
         match order {
-            Some(Order::Echo(bytes)) => bytes,
+            Some(Order::Echo(number)) => number,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn an_echo_leaves_every_half_second_and_its_return_keeps_the_server() {
-        let mut watchdog = Watchdog::new(3);
+        let mut watchdog = Watchdog::new();
         assert_eq!(watchdog.poll(Now(0)), None, "no connection");
         assert_eq!(watchdog.poll_timeout(), None);
         watchdog.connected(Now(0));
@@ -148,7 +136,7 @@ mod tests {
             let bytes = echo(watchdog.poll(now));
             assert_eq!(watchdog.poll(now), None);
             assert_eq!(watchdog.poll_timeout(), Some(now.after(ECHO_INTERVAL)));
-            watchdog.handle_echo(Now(now.0 + 300), &bytes);
+            watchdog.handle_echo(Now(now.0 + 300), bytes);
             assert_eq!(watchdog.round_trip_us(), Some(300));
         }
         assert_eq!(watchdog.reconnects(), 0);
@@ -156,10 +144,10 @@ mod tests {
 
     #[test]
     fn two_seconds_without_an_echo_change_the_server_once() {
-        let mut watchdog = Watchdog::new(3);
+        let mut watchdog = Watchdog::new();
         watchdog.connected(Now(0));
         let last = echo(watchdog.poll(Now(0)));
-        watchdog.handle_echo(Now(100 * MS), &last);
+        watchdog.handle_echo(Now(100 * MS), last);
         for ms in (500..2_100).step_by(500) {
             echo(watchdog.poll(Now(ms * MS)));
         }
@@ -171,23 +159,21 @@ mod tests {
         watchdog.connected(Now(9_000 * MS));
         // An echo that the other server still had says nothing about this one.
         echo(watchdog.poll(Now(9_000 * MS)));
-        watchdog.handle_echo(Now(10_900 * MS), &last);
-        watchdog.handle_echo(Now(10_900 * MS), b"anything");
+        watchdog.handle_echo(Now(10_900 * MS), last);
+        watchdog.handle_echo(Now(10_900 * MS), 99);
         for ms in (9_500..11_000).step_by(500) {
-            let mut of_an_earlier_start = echo(watchdog.poll(Now(ms * MS)));
-            of_an_earlier_start[0] = 2;
-            watchdog.handle_echo(Now(ms * MS), &of_an_earlier_start);
+            echo(watchdog.poll(Now(ms * MS)));
         }
         assert_eq!(watchdog.poll(Now(11_000 * MS)), Some(Order::Reconnect));
     }
 
     #[test]
     fn a_node_that_was_stopped_itself_does_not_blame_the_server() {
-        let mut watchdog = Watchdog::new(3);
+        let mut watchdog = Watchdog::new();
         watchdog.connected(Now(0));
         echo(watchdog.poll(Now(0)));
         let bytes = echo(watchdog.poll(Now(30_000 * MS)));
-        watchdog.handle_echo(Now(30_001 * MS), &bytes);
+        watchdog.handle_echo(Now(30_001 * MS), bytes);
         echo(watchdog.poll(Now(30_500 * MS)));
         assert_eq!(watchdog.reconnects(), 0);
         // It has the same time again, and no more.
@@ -199,7 +185,7 @@ mod tests {
 
     #[test]
     fn a_library_that_connects_again_by_itself_is_left_alone() {
-        let mut watchdog = Watchdog::new(3);
+        let mut watchdog = Watchdog::new();
         watchdog.connected(Now(0));
         echo(watchdog.poll(Now(0)));
         watchdog.disconnected();

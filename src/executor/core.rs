@@ -52,6 +52,9 @@ pub struct Core<S> {
     stop: Stop,
     /// Signals and commands from other threads.
     inbox: Inbox,
+    /// The way to the gateway of the cluster.
+    #[cfg(feature = "cluster")]
+    gateway: Option<crate::cluster::ports::CorePort>,
     /// Connections that bridges have opened.
     dialed: Vec<Dialed>,
     /// Changes of the listeners, which the executor makes.
@@ -92,6 +95,8 @@ impl<S> Core<S> {
             started,
             stop,
             inbox,
+            #[cfg(feature = "cluster")]
+            gateway: None,
             listening: Vec::new(),
             dialed: Vec::new(),
             asked: None,
@@ -109,6 +114,37 @@ impl<S> Core<S> {
     #[cfg(feature = "store")]
     pub fn set_store(&mut self, store_client: crate::storage::log::StoreClient) {
         self.store_client = Some(store_client);
+    }
+
+    /// Exchanges batches with the gateway of the cluster from now on.
+    #[cfg(feature = "cluster")]
+    pub fn set_gateway(&mut self, port: Option<crate::cluster::ports::CorePort>) {
+        self.gateway = port;
+    }
+
+    /// Takes batches of other nodes.
+    fn receive_from_gateway(&mut self) {
+        #[cfg(feature = "cluster")]
+        if let Some(gateway) = &mut self.gateway {
+            gateway.receive(|from, batch| self.engine.handle_batch(self.now, from, batch));
+        }
+    }
+
+    /// Sends batches to other nodes, as far as there is room.
+    fn send_to_gateway(&mut self) {
+        #[cfg(feature = "cluster")]
+        if let Some(gateway) = &mut self.gateway {
+            gateway.send(|| self.engine.poll_node_batch());
+        }
+    }
+
+    /// Whether a batch of another node has come.
+    fn has_from_gateway(&mut self) -> bool {
+        #[cfg(feature = "cluster")]
+        if let Some(gateway) = &mut self.gateway {
+            return gateway.has_batch();
+        }
+        false
     }
 
     /// Notes what the store has made durable, and whether its state has changed.
@@ -209,6 +245,7 @@ impl<S> Core<S> {
         if self.engine.has_unread_batches() {
             return Vec::new();
         }
+        self.receive_from_gateway();
         let Self { mesh, engine, recorder, started, now, .. } = self;
         mesh.receive(|from, batch, stamps| match recorder {
             None => engine.handle_batch(*now, from, batch),
@@ -250,6 +287,7 @@ impl<S> Core<S> {
             true => Stamps { began, sealed: tick(started) },
             false => Stamps::default(),
         });
+        self.send_to_gateway();
         while let Some(core) = self.mesh.next_to_wake() {
             self.noted.wakeups += 1;
             wake(core);
@@ -305,7 +343,7 @@ impl<S> Core<S> {
 
     /// Whether the core may sleep now: nothing has arrived meanwhile. Followed by [`Self::wake_up`] if so.
     pub fn park(&mut self) -> bool {
-        !self.inbox.has_signals() && self.mesh.park(&mut self.engine)
+        !self.inbox.has_signals() && !self.has_from_gateway() && self.mesh.park(&mut self.engine)
     }
 
     /// The core is awake again.

@@ -48,13 +48,30 @@ pub struct Plan<'a> {
     /// The store; none when nothing is stored.
     #[cfg(feature = "store")]
     pub store: &'a std::cell::RefCell<Option<crate::storage::log::Store>>,
+    /// Whether the process is a node of a cluster.
+    #[cfg(feature = "cluster")]
+    pub is_node: bool,
     /// Stops all cores.
     pub stop: Stop,
+}
+
+/// What the gateway of a cluster gets of the cores.
+#[cfg(feature = "cluster")]
+pub struct ForGateway {
+    /// Its place beside the cores.
+    pub place: Place,
+    /// Its ends of the ways to the cores.
+    pub ports: crate::cluster::ports::GatewayPorts,
+    /// The beginning of the cores' clock.
+    pub started: Instant,
 }
 
 /// Cores that run.
 pub struct Running {
     cores: Cores,
+    /// For the gateway, if the process is a node of a cluster.
+    #[cfg(feature = "cluster")]
+    pub for_gateway: Option<ForGateway>,
     /// What collects their statistics, if they record any.
     pub collector: Option<Collector>,
 }
@@ -83,6 +100,8 @@ struct Builder<E: Executor> {
     stop: Stop,
     inbox: Inbox,
     recorder: Option<Recorder>,
+    #[cfg(feature = "cluster")]
+    gateway: Option<crate::cluster::ports::CorePort>,
     #[cfg(feature = "store")]
     keeper: Option<CoreStore>,
 }
@@ -91,6 +110,8 @@ struct Builder<E: Executor> {
 struct Builders<E: Executor> {
     each: Vec<Builder<E>>,
     collector: Option<Collector>,
+    #[cfg(feature = "cluster")]
+    for_gateway: Option<ForGateway>,
     cores: control::Cores,
 }
 
@@ -107,12 +128,19 @@ impl<E: Executor> Builder<E> {
             Some(store) => CoreStore::each(store, &notifiers)?.into_iter(),
             None => Vec::new().into_iter(),
         };
-        let places = match plan.placements {
-            [] => Place::each(cores),
-            placements => {
-                Place::on_nodes(placements.iter().map(|placement| placement.node).collect())
-            }
+        let nodes = match plan.placements {
+            [] => vec![0; usize::from(cores)],
+            placements => placements.iter().map(|placement| placement.node).collect(),
         };
+        #[cfg(feature = "cluster")]
+        let (places, gateways, for_gateway) = match plan.is_node {
+            true => in_cluster(nodes, started),
+            false => (Place::on_nodes(nodes), Vec::new(), None),
+        };
+        #[cfg(feature = "cluster")]
+        let mut gateways = gateways.into_iter();
+        #[cfg(not(feature = "cluster"))]
+        let places = Place::on_nodes(nodes);
         let (control, inboxes) = control::Cores::new(Arc::clone(&notifiers));
         let ends = Mesh::each(cores).into_iter().zip(inboxes);
         let each = places.into_iter().zip(bootstraps).zip(ends).zip(listeners);
@@ -135,10 +163,19 @@ impl<E: Executor> Builder<E> {
                 stop: plan.stop.clone(),
                 inbox,
                 recorder: recorders.next(),
+                #[cfg(feature = "cluster")]
+                gateway: gateways.next(),
                 #[cfg(feature = "store")]
                 keeper: keepers.next(),
             };
-        Ok(Builders { each: each.map(builder).collect(), collector, cores: control })
+        let each = each.map(builder).collect();
+        Ok(Builders {
+            each,
+            collector,
+            #[cfg(feature = "cluster")]
+            for_gateway,
+            cores: control,
+        })
     }
 
     fn build(self) -> io::Result<E> {
@@ -146,7 +183,10 @@ impl<E: Executor> Builder<E> {
         engine.set_listeners(self.policies);
         engine.set_webhooks(&self.taps);
         let (mesh, recorder) = (self.mesh, self.recorder);
-        let core = Core::new(engine, mesh, self.started, self.stop, self.inbox, recorder);
+        #[cfg_attr(not(feature = "cluster"), expect(unused_mut, reason = "there is no gateway"))]
+        let mut core = Core::new(engine, mesh, self.started, self.stop, self.inbox, recorder);
+        #[cfg(feature = "cluster")]
+        core.set_gateway(self.gateway);
         #[cfg(feature = "store")]
         let core = match self.keeper {
             Some(keeper) => keeper.restore(core)?,
@@ -158,6 +198,19 @@ impl<E: Executor> Builder<E> {
     }
 }
 
+/// The places of cores whose process is a node of a cluster, their ways to the gateway, and what the gateway gets.
+#[cfg(feature = "cluster")]
+fn in_cluster(
+    nodes: Vec<u16>,
+    started: Instant,
+) -> (Vec<Place>, Vec<crate::cluster::ports::CorePort>, Option<ForGateway>) {
+    let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+    let began_us = since_1970.saturating_sub(started.elapsed()).as_micros() as u64;
+    let (ends, ports) = crate::cluster::ports::ports(nodes.len() as u16);
+    let (places, place) = Place::in_cluster(nodes, began_us);
+    (places, ends, Some(ForGateway { place, ports, started }))
+}
+
 /// Notifies one core of authentication answers and of changed access rules.
 fn notify(notifiers: &Arc<[Notifier]>, core: CoreId) -> Notify {
     let notifiers = Arc::clone(notifiers);
@@ -166,7 +219,13 @@ fn notify(notifiers: &Arc<[Notifier]>, core: CoreId) -> Notify {
 
 /// Starts an executor of kind `E` on each core. When one of them cannot be built, none runs.
 pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Result<Running> {
-    let Builders { each, collector, cores } = Builder::<E>::each(plan, listeners)?;
+    let Builders {
+        each,
+        collector,
+        #[cfg(feature = "cluster")]
+        for_gateway,
+        cores,
+    } = Builder::<E>::each(plan, listeners)?;
     let (ready, are_ready) = flume::unbounded();
     let (mut threads, mut gates) = (Vec::new(), Vec::new());
     for (number, builder) in each.into_iter().enumerate() {
@@ -193,7 +252,12 @@ pub fn start<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io::Res
     }
     let outcomes = gates.iter().map(|_| are_ready.recv().expect("every thread sends its outcome"));
     let outcome = outcomes.fold(Ok(()), io::Result::and).and_then(|()| plan.stop.attach(cores));
-    let running = Running { cores: Cores::Threads(threads), collector };
+    let running = Running {
+        cores: Cores::Threads(threads),
+        #[cfg(feature = "cluster")]
+        for_gateway,
+        collector,
+    };
     if let Err(error) = outcome {
         // The threads wait at their gates, and end when these are dropped.
         drop(gates);
@@ -212,11 +276,22 @@ pub fn start_here<E: Executor>(plan: &Plan<'_>, listeners: Vec<Listeners>) -> io
     if let Some(placement) = plan.placements.first() {
         placement::pin(0, *placement, plan.numa);
     }
-    let Builders { mut each, collector, cores } = Builder::<E>::each(plan, listeners)?;
+    let Builders {
+        mut each,
+        collector,
+        #[cfg(feature = "cluster")]
+        for_gateway,
+        cores,
+    } = Builder::<E>::each(plan, listeners)?;
     assert_eq!(each.len(), 1, "the configuration says so");
     let executor = each.remove(0).build()?;
     plan.stop.attach(cores)?;
-    Ok(Running { cores: Cores::Here(Box::new(|| executor.run())), collector })
+    Ok(Running {
+        cores: Cores::Here(Box::new(|| executor.run())),
+        #[cfg(feature = "cluster")]
+        for_gateway,
+        collector,
+    })
 }
 
 impl Running {

@@ -71,6 +71,9 @@ pub enum ServerError {
     /// Files of a bridge cannot be used.
     #[cfg(feature = "bridge")]
     Bridges(String),
+    /// The broker cannot be a node of the configured cluster.
+    #[cfg(feature = "cluster")]
+    Cluster(String),
     /// The configured processors do not exist.
     Placement(Impossible),
     /// The file of dynamic security cannot be replaced.
@@ -107,6 +110,8 @@ impl fmt::Display for ServerError {
             Self::Webhooks(what) => f.write_str(what),
             #[cfg(feature = "bridge")]
             Self::Bridges(what) => f.write_str(what),
+            #[cfg(feature = "cluster")]
+            Self::Cluster(what) => write!(f, "[cluster]: {what}"),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
                 write!(
@@ -141,7 +146,7 @@ impl std::error::Error for ServerError {}
 
 /// A broker that listens and does not serve yet.
 pub struct Server {
-    #[cfg(feature = "bridge")]
+    #[cfg(any(feature = "bridge", feature = "cluster"))]
     settings: Settings,
     #[cfg_attr(
         not(any(feature = "bridge", feature = "admin")),
@@ -206,7 +211,7 @@ impl Server {
         #[cfg(feature = "admin")]
         let admin = admin::Opened::open(settings, reload)?;
         Ok(Self {
-            #[cfg(feature = "bridge")]
+            #[cfg(any(feature = "bridge", feature = "cluster"))]
             settings: settings.clone(),
             bridges,
             plan,
@@ -299,6 +304,8 @@ impl Server {
             .map(|(collector, cores)| SharedStatistics::new(cores, collector, has_reporter));
         self.summary.begin(statistics.as_ref());
         self.printing.start(statistics.clone()).map_err(ServerError::Executor)?;
+        #[cfg(feature = "cluster")]
+        let gateway = self.start_cluster(running.for_gateway.take())?;
         #[cfg(feature = "admin")]
         let admin = self.start_admin(statistics)?;
         #[cfg(feature = "bridge")]
@@ -307,6 +314,11 @@ impl Server {
         let outcome = running.join().map_err(ServerError::Executor);
         #[cfg(feature = "bridge")]
         self.bridges.end();
+        #[cfg(feature = "cluster")]
+        if let Some(gateway) = gateway {
+            // It stops with the cores; a panic was logged.
+            let _ = gateway.join();
+        }
         self.live.remove_paths();
         self.webhooks.end();
         self.printing.end();
@@ -348,6 +360,28 @@ impl Server {
         started.map_err(|what| ServerError::Executor(io::Error::other(what)))
     }
 
+    /// Starts the thread of the cluster's gateway, if the broker is a node of a cluster.
+    #[cfg(feature = "cluster")]
+    fn start_cluster(
+        &self,
+        parts: Option<threads::ForGateway>,
+    ) -> Result<Option<std::thread::JoinHandle<()>>, ServerError> {
+        let (Some(parts), Some(cores)) = (parts, self.stop.cores()) else { return Ok(None) };
+        let threads::ForGateway { place, ports, started } = parts;
+        let parts = crate::cluster::runner::Parts {
+            place,
+            ports,
+            cores: cores.clone(),
+            started,
+            stop: self.stop.clone(),
+            settings: self.settings.cluster.clone(),
+            data: self.settings.data_folder().ok().map(PathBuf::from),
+            status: Default::default(),
+            seed: crate::cluster::identity::random().map_err(ServerError::Executor)?,
+        };
+        crate::cluster::runner::start(parts).map(Some).map_err(ServerError::Cluster)
+    }
+
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
         let Plan { cores, numa, ref placements, ref uring, ref engine, .. } = self.plan;
         let plan = threads::Plan {
@@ -363,6 +397,8 @@ impl Server {
             #[cfg(feature = "store")]
             store: &self.store,
             taps: self.webhooks.taps(),
+            #[cfg(feature = "cluster")]
+            is_node: self.settings.cluster.is_enabled(),
             stop: self.stop.clone(),
         };
         self.webhooks.start_clock();

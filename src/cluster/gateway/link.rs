@@ -1,0 +1,356 @@
+//! The lane to a node that is a member, and what has come from it.
+
+use std::collections::{HashSet, VecDeque};
+
+use shards::{CoreMatches, TopicFilter, heap};
+
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::base::limits;
+use crate::cluster::codec::{DecodeError, Fault, Item, Publish, To};
+use crate::cluster::gateway::identity;
+use crate::cluster::gateway::interest::{Entry, Interest, Told};
+use crate::cluster::gateway::node::{self, Holdings};
+use crate::cluster::gateway::{Counters, Joined};
+use crate::cluster::lane::{Content, Lane};
+use crate::engine::for_gateway::{
+    Destination, Forwarded, Lanes, MeshMessage, Places, Qos2Exchange,
+};
+use crate::message::{self, Message};
+use crate::resources::gauges::Place;
+use crate::wire::Qos;
+
+/// A frame whose content some cores have not processed and stored yet.
+#[derive(Debug)]
+struct Unstored {
+    frame: u64,
+    barriers: Vec<(CoreId, u64)>,
+    /// The node wants to know the clock afterwards.
+    asks_clock: bool,
+}
+
+/// A lane to a member.
+#[derive(Debug)]
+pub(super) struct Link {
+    pub(super) lane: Lane,
+    /// Contents that have come and that the cores have not got.
+    pub(super) waiting: VecDeque<Content>,
+    unstored: VecDeque<Unstored>,
+    /// What the node has announced.
+    pub(super) holdings: Holdings,
+    /// Publishers of this process that the node has paused.
+    pub(super) paused: HashSet<(CoreId, ConnectionId)>,
+    /// A clock that all later stamps of the node exceed.
+    pub(super) clock: u64,
+    /// How far the node knows what the cores hold; none when it knows all.
+    told: Option<Told>,
+    /// Whether the node has announced all that it had when the lane began.
+    is_announced: bool,
+    matches: CoreMatches,
+}
+
+impl Link {
+    pub(super) fn new(now: Now, own_incarnation: u64, joined: Joined) -> Self {
+        let mut lane = Lane::new(own_incarnation, joined.incarnation, now);
+        lane.set_version(joined.version);
+        Self {
+            lane,
+            waiting: VecDeque::new(),
+            unstored: VecDeque::new(),
+            holdings: Holdings::default(),
+            paused: HashSet::new(),
+            clock: 0,
+            told: Some(Told::default()),
+            is_announced: false,
+            matches: CoreMatches::default(),
+        }
+    }
+
+    /// Whether both nodes know what the other holds.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_announced && self.told.is_none()
+    }
+
+    /// Whether the node is being told what the cores hold, and there is room for more.
+    pub(super) fn is_telling(&self) -> bool {
+        self.told.is_some() && !self.lane.is_loaded()
+    }
+
+    pub(super) fn handle_time(&mut self, now: Now) {
+        if self.lane.poll_timeout().is_some_and(|at| at.is_due(now)) {
+            self.lane.handle_timeout(now);
+        }
+    }
+
+    /// Tells the node some of what the cores hold.
+    pub(super) fn tell_holdings(&mut self, now: Now, interest: &Interest, count: usize) {
+        if !self.is_telling() {
+            return;
+        }
+        let (lane, Some(told)) = (&mut self.lane, &mut self.told) else { return };
+        let is_more = interest.tell_next(told, count, |entry| {
+            let item = match entry {
+                Entry::Filter(filter) => Item::AnnounceWildcard { filter, class: 1 },
+                Entry::Group { text, online, members } => {
+                    Item::Group { filter: text, online, members }
+                }
+            };
+            lane.push(now, &item);
+        });
+        if !is_more {
+            lane.push(now, &Item::HelloDone);
+            self.told = None;
+        }
+    }
+
+    /// Receipts frames that all cores concerned have processed and stored. `clock`: all later stamps of the cores exceed it.
+    pub(super) fn end_frames(&mut self, now: Now, to_cores: &Lanes, clock: u64) {
+        while let Some(ended) =
+            self.unstored.pop_front_if(|frame| to_cores.are_receipted(&frame.barriers))
+        {
+            if ended.asks_clock {
+                self.lane.push(now, &Item::Clock(clock));
+            }
+            self.lane.set_receipt(ended.frame);
+        }
+    }
+
+    /// Gives the cores what a frame of the node contains.
+    #[expect(clippy::too_many_arguments, reason = "the parts of the gateway, borrowed apart")]
+    pub(super) fn give(
+        &mut self,
+        now: Now,
+        content: &Content,
+        to_cores: &mut Lanes,
+        interest: &mut Interest,
+        counters: &mut Counters,
+        place: &Place,
+        own: u16,
+    ) -> Result<(), DecodeError> {
+        let mut given = Given { touched: 0, to_cores, place, now, age_us: content.age_us, own };
+        let mut asks_clock = false;
+        for item in content.items() {
+            match item? {
+                Item::Publish(publish) => {
+                    counters.messages_taken += 1;
+                    self.give_publish(&publish, interest, &mut given)?;
+                }
+                Item::Retained(publish) => {
+                    let To::SubscribersAndStore { stamp } = publish.to else { continue };
+                    let to = Destination::Store(stamp as u64);
+                    given.publish_to_all(&publish, to)?;
+                }
+                Item::AnnounceWildcard { filter, .. } => {
+                    check(filter)?;
+                    if self.holdings.filters.insert(filter.into()) {
+                        self.holdings.bytes += heap(filter.len()) + ENTRY_BYTES;
+                        node::link_filter(given.to_cores, place.cores(), filter, true);
+                        given.touch_all();
+                    }
+                }
+                Item::WithdrawWildcard { filter } => {
+                    if self.holdings.filters.remove(filter) {
+                        self.holdings.bytes -= heap(filter.len()) + ENTRY_BYTES;
+                        node::link_filter(given.to_cores, place.cores(), filter, false);
+                        given.touch_all();
+                    }
+                }
+                Item::Group { filter, online, members } => {
+                    check(filter)?;
+                    self.note_group(filter, members);
+                    node::link_group(given.to_cores, place.cores(), filter, (online, members));
+                    given.touch_all();
+                }
+                Item::Pause { core, connection } => {
+                    let (core, connection) = (CoreId(core), identity::connection(connection));
+                    if core.0 < place.cores() && self.paused.insert((core, connection)) {
+                        given.push(core, MeshMessage::Pause(connection));
+                    }
+                }
+                Item::Resume { core, connection } => {
+                    let (core, connection) = (CoreId(core), identity::connection(connection));
+                    if self.paused.remove(&(core, connection)) {
+                        given.push(core, MeshMessage::Resume(connection));
+                    }
+                }
+                Item::ExchangeOver(name) => {
+                    if let Some(Qos2Exchange { exchange, .. }) = identity::exchange(name, own) {
+                        for core in (0..place.cores()).map(CoreId) {
+                            given.push(core, MeshMessage::ExchangeOver(exchange));
+                        }
+                    }
+                }
+                Item::Clock(clock) => self.clock = clock,
+                Item::ClockAsk => {
+                    asks_clock = true;
+                    given.touch_all();
+                }
+                Item::HelloDone => self.is_announced = true,
+                Item::AnnounceExact { .. }
+                | Item::WithdrawExact { .. }
+                | Item::RetainedAsk { .. }
+                | Item::RetainedBegin
+                | Item::RetainedEnd { .. } => {}
+            }
+        }
+        let barriers = given.barriers(asks_clock);
+        self.unstored.push_back(Unstored { frame: content.number, barriers, asks_clock });
+        self.end_frames(now, to_cores, 0);
+        Ok(())
+    }
+
+    fn note_group(&mut self, filter: &str, members: u32) {
+        let bytes = heap(filter.len()) + ENTRY_BYTES;
+        if members == 0 {
+            self.holdings.bytes -= if self.holdings.groups.remove(filter) { bytes } else { 0 };
+        } else if self.holdings.groups.insert(filter.into()) {
+            self.holdings.bytes += bytes;
+        }
+    }
+
+    fn give_publish(
+        &mut self,
+        publish: &Publish<'_>,
+        interest: &mut Interest,
+        given: &mut Given<'_>,
+    ) -> Result<(), DecodeError> {
+        match publish.to {
+            To::Subscribers => {
+                interest.matches(publish.topic, &mut self.matches);
+                let mut copies = Copies::default();
+                for &core in &self.matches.cores {
+                    given.publish(CoreId(core), publish, &mut copies, |_| {
+                        Destination::Subscribers
+                    })?;
+                }
+            }
+            To::SubscribersAndStore { stamp } => {
+                given.publish_to_all(publish, Destination::SubscribersAndStore(stamp as u64))?;
+            }
+            To::Group { filter, hops } => {
+                check(filter)?;
+                // The members may have left meanwhile: a core knows where others are.
+                let core = interest.next_in_group(filter).unwrap_or(CoreId(0));
+                given.publish(core, publish, &mut Copies::default(), |batch| {
+                    let filter = batch.push_text(filter);
+                    Destination::Group { filter, hops, on_arrival: None }
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        let waiting: usize = self.waiting.iter().map(Content::len).sum();
+        self.lane.heap_bytes() + waiting + self.holdings.bytes
+    }
+}
+
+/// Estimated memory of an entry of a set, without its text.
+const ENTRY_BYTES: usize = 24;
+
+/// The copies of a message for cores: one in a block for each NUMA node, or one by reference.
+#[derive(Default)]
+struct Copies {
+    places: Places,
+    message: Option<Message>,
+}
+
+/// The lanes to the cores while they are given the content of a frame.
+struct Given<'a> {
+    /// Cores that got something, a bit for each of the first 63; the last bit for all others.
+    touched: u64,
+    to_cores: &'a mut Lanes,
+    place: &'a Place,
+    now: Now,
+    age_us: u64,
+    own: u16,
+}
+
+impl Given<'_> {
+    fn push(&mut self, core: CoreId, message: MeshMessage) {
+        self.touched |= 1 << core.0.min(63);
+        self.to_cores.to(core).push(message);
+    }
+
+    fn touch_all(&mut self) {
+        self.touched = u64::MAX;
+    }
+
+    /// The batches whose receipts say that the cores have everything.
+    fn barriers(&mut self, asks_clock: bool) -> Vec<(CoreId, u64)> {
+        let touched = self.touched;
+        let cores = (0..self.place.cores()).filter(|core| touched & 1 << core.min(&63) != 0);
+        let barrier = |core| {
+            let lane = self.to_cores.to(CoreId(core));
+            if asks_clock {
+                lane.ask_time();
+            }
+            (CoreId(core), lane.ask_receipt())
+        };
+        cores.map(barrier).collect()
+    }
+
+    fn publish_to_all(
+        &mut self,
+        publish: &Publish<'_>,
+        to: Destination,
+    ) -> Result<(), DecodeError> {
+        let mut copies = Copies::default();
+        // What is kept goes by reference.
+        if !publish.payload.is_empty() {
+            copies.message = Some(self.content(publish)?.to_message(self.place.ledger()));
+        }
+        for core in (0..self.place.cores()).map(CoreId) {
+            self.publish(core, publish, &mut copies, |_| to)?;
+        }
+        Ok(())
+    }
+
+    fn content<'a>(&self, publish: &Publish<'a>) -> Result<message::Content<'a>, DecodeError> {
+        let qos = Qos::try_from(publish.qos).map_err(|_| fault("QoS"))?;
+        let expires = publish.expires_in_ms.map(|ms| node::deadline(self.now, ms, self.age_us));
+        let &Publish { topic, payload, passed_on, .. } = publish;
+        Ok(message::Content { topic, payload, passed_on, expires, qos })
+    }
+
+    /// Gives a core an application message.
+    fn publish(
+        &mut self,
+        core: CoreId,
+        publish: &Publish<'_>,
+        copies: &mut Copies,
+        whom: impl FnOnce(&mut crate::engine::Batch) -> Destination,
+    ) -> Result<(), DecodeError> {
+        let content = self.content(publish)?;
+        let to = whom(self.to_cores.to(core).open());
+        if content.payload.len() + content.passed_on.len() >= limits::SHARED_BYTES_MIN
+            && copies.message.is_none()
+        {
+            copies.message = Some(content.to_message(self.place.ledger()));
+        }
+        let body = match &copies.message {
+            Some(message) => self.to_cores.to(core).open().push_message(message),
+            None => self.to_cores.push_content(core, &content, &mut copies.places),
+        };
+        let exchange = publish.exchange.and_then(|name| identity::exchange(name, self.own));
+        let exchange =
+            exchange.and_then(|exchange| self.to_cores.to(core).open().push_exchange(exchange));
+        let publisher = node::publisher(publish.publisher);
+        let forwarded = Forwarded { body, retain: publish.retain, publisher, exchange, to };
+        self.push(core, MeshMessage::Publish(forwarded));
+        Ok(())
+    }
+}
+
+/// The cores rely on filters that can be parsed.
+fn check(filter: &str) -> Result<(), DecodeError> {
+    match TopicFilter::parse(filter, usize::MAX) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(fault("filter")),
+    }
+}
+
+fn fault(field: &'static str) -> DecodeError {
+    DecodeError { at: 0, fault: Fault::Value(field) }
+}

@@ -1,0 +1,337 @@
+//! One other node: its lane, and the lanes as this node to the cores of the process.
+
+use std::collections::HashSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::base::clock::{Deadline, Now};
+use crate::base::ids::{ConnectionId, CoreId};
+use crate::cluster::codec::{Item, Publish, To};
+use crate::cluster::gateway::identity::{self, EXCHANGE_NAME_BYTES};
+use crate::cluster::gateway::interest::Interest;
+use crate::cluster::gateway::link::Link;
+use crate::cluster::gateway::{Counters, Joined, NodeId};
+use crate::cluster::lane::FrameError;
+use crate::engine::Batch;
+use crate::engine::for_gateway::{Destination, Forwarded, Lanes, MeshMessage};
+use crate::resources::gauges::Place;
+
+/// Filters and shared subscriptions that are announced or withdrawn in a turn.
+const FILTERS_PER_TURN: usize = 1_024;
+
+/// Frames whose content the cores are given in a turn.
+const FRAMES_PER_TURN: usize = 16;
+
+/// What a node had announced before it left: withdrawn from the cores bit by bit.
+#[derive(Debug, Default)]
+pub(super) struct Holdings {
+    pub(super) filters: HashSet<Box<str>>,
+    pub(super) groups: HashSet<Box<str>>,
+    pub(super) bytes: usize,
+}
+
+#[derive(Debug)]
+pub(super) struct Node {
+    number: NodeId,
+    /// This process's own number.
+    own: u16,
+    cores: u16,
+    /// As this node, to each core.
+    to_cores: Lanes,
+    link: Option<Link>,
+    /// What it held when it left, and the cores have to hear that it does not any more.
+    left: Vec<(Box<str>, bool)>,
+}
+
+impl Node {
+    pub(super) fn new(place: &Place, number: NodeId) -> Self {
+        let to_cores = Lanes::of_gateway(place);
+        Self { number, own: 0, cores: place.cores(), to_cores, link: None, left: Vec::new() }
+    }
+
+    pub(super) fn number(&self) -> NodeId {
+        self.number
+    }
+
+    pub(super) fn is_linked(&self) -> bool {
+        self.link.is_some()
+    }
+
+    pub(super) fn is_settled(&self) -> bool {
+        self.link.as_ref().is_none_or(Link::is_settled)
+    }
+
+    pub(super) fn link(&mut self, now: Now, (own, incarnation): (NodeId, u64), joined: Joined) {
+        self.own = own.0;
+        self.link = Some(Link::new(now, incarnation, joined));
+    }
+
+    /// Ends the lane; false if there is none.
+    pub(super) fn unlink(&mut self) -> bool {
+        let Some(link) = self.link.take() else { return false };
+        let Holdings { filters, groups, .. } = link.holdings;
+        self.left.extend(filters.into_iter().map(|text| (text, false)));
+        self.left.extend(groups.into_iter().map(|text| (text, true)));
+        for (core, connection) in link.paused {
+            self.to_cores.to(core).push(MeshMessage::Resume(connection));
+        }
+        // Nothing is known any more of what was sent to it: nobody waits for it.
+        for core in (0..self.cores).map(CoreId) {
+            self.to_cores.to(core).note_stored(u64::MAX);
+        }
+        true
+    }
+
+    /// The last frame with anything for the node; none if it is not linked.
+    pub(super) fn last_frame(&self) -> Option<(NodeId, u64)> {
+        Some((self.number, self.link.as_ref()?.lane.last_number()))
+    }
+
+    /// Whether the node has processed a frame, or has left.
+    pub(super) fn has_receipted(&self, frame: u64) -> bool {
+        self.link.as_ref().is_none_or(|link| link.lane.receipted() >= frame)
+    }
+
+    pub(super) fn last_heard(&self) -> Option<Now> {
+        Some(self.link.as_ref()?.lane.last_heard())
+    }
+
+    pub(super) fn tell_filter(&mut self, now: Now, filter: &str) {
+        self.tell(now, &Item::AnnounceWildcard { filter, class: 1 });
+    }
+
+    pub(super) fn tell_withdrawal(&mut self, now: Now, filter: &str) {
+        self.tell(now, &Item::WithdrawWildcard { filter });
+    }
+
+    pub(super) fn tell_group(&mut self, now: Now, filter: &str, online: u32, members: u32) {
+        self.tell(now, &Item::Group { filter, online, members });
+    }
+
+    pub(super) fn tell_exchange_over(&mut self, now: Now, name: &[u8; EXCHANGE_NAME_BYTES]) {
+        self.tell(now, &Item::ExchangeOver(name));
+    }
+
+    fn tell(&mut self, now: Now, item: &Item<'_>) {
+        if let Some(link) = &mut self.link {
+            link.lane.push(now, item);
+        }
+    }
+
+    /// Takes what a core sends to the node; how many application messages there were.
+    pub(super) fn take_batch(
+        &mut self,
+        now: Now,
+        from: CoreId,
+        mut batch: Batch,
+        clock: u64,
+    ) -> u64 {
+        self.to_cores.to(from).note_receipt(batch.receipt);
+        let messages = std::mem::take(&mut batch.messages);
+        let mut sent = 0;
+        let mut frame = None;
+        if let Some(link) = &mut self.link {
+            link.end_frames(now, &self.to_cores, clock);
+            for message in &messages {
+                sent += u64::from(matches!(message, MeshMessage::Publish(_)));
+                frame = pass_on(link, now, self.own, from, &batch, message).or(frame);
+            }
+            if messages.is_empty() && batch.wants_receipt {
+                // The core wants to know the node's clock.
+                frame = Some(link.lane.push(now, &Item::ClockAsk));
+            }
+        }
+        batch.messages = messages;
+        self.to_cores.to(from).note_taken(&batch, frame);
+        self.to_cores.recycle(batch);
+        sent
+    }
+
+    pub(super) fn handle_frame(&mut self, now: Now, frame: Bytes) -> Result<Heard, FrameError> {
+        let Some(link) = &mut self.link else { return Ok(Heard::Nothing) };
+        let taken = link.lane.handle_frame(now, frame)?;
+        if taken.restarted.is_some() {
+            // The list of members will say so too. Until then nothing is taken, and nothing said that was.
+            self.unlink();
+            return Ok(Heard::Restart);
+        }
+        link.waiting.extend(taken.content);
+        let receipted = link.lane.receipted();
+        for core in (0..self.cores).map(CoreId) {
+            self.to_cores.to(core).note_stored(receipted);
+        }
+        Ok(Heard::Frame)
+    }
+
+    /// Does what is due, and gives the cores what the node sent; whether more could be done at once.
+    pub(super) fn handle_turn(
+        &mut self,
+        now: Now,
+        interest: &mut Interest,
+        counters: &mut Counters,
+        place: &Place,
+    ) -> Result<bool, crate::cluster::codec::DecodeError> {
+        let keep = self.left.len().saturating_sub(FILTERS_PER_TURN);
+        for (text, is_group) in self.left.drain(keep..) {
+            match is_group {
+                true => link_group(&mut self.to_cores, self.cores, &text, (0, 0)),
+                false => link_filter(&mut self.to_cores, self.cores, &text, false),
+            }
+        }
+        if keep > 0 {
+            return Ok(true);
+        }
+        let Some(link) = &mut self.link else { return Ok(false) };
+        link.handle_time(now);
+        link.tell_holdings(now, interest, FILTERS_PER_TURN);
+        for _ in 0..FRAMES_PER_TURN {
+            if (0..self.cores).any(|core| self.to_cores.is_loaded(CoreId(core))) {
+                // A receipt will come, and with it a turn.
+                return Ok(false);
+            }
+            let Some(content) = link.waiting.pop_front() else { return Ok(link.is_telling()) };
+            link.give(now, &content, &mut self.to_cores, interest, counters, place, self.own)?;
+        }
+        Ok(true)
+    }
+
+    pub(super) fn poll_batch(&mut self, core: CoreId) -> Option<Batch> {
+        let clock = self.link.as_ref().map_or(u64::MAX, |link| link.clock);
+        self.to_cores.seal(core, clock)
+    }
+
+    pub(super) fn poll_frame(&mut self, now: Now) -> Option<Bytes> {
+        let lane = &mut self.link.as_mut()?.lane;
+        lane.flush();
+        lane.poll_transmit(now)
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Deadline> {
+        self.link.as_ref()?.lane.poll_timeout()
+    }
+
+    pub(super) fn heap_bytes(&self) -> usize {
+        let left: usize = self.left.iter().map(|(text, _)| text.len() + 32).sum();
+        left + self.link.as_ref().map_or(0, Link::heap_bytes)
+    }
+}
+
+/// What a frame was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    Frame,
+    /// The node is not linked.
+    Nothing,
+    /// The node has started anew: the lane has ended.
+    Restart,
+}
+
+/// Tells the cores that the node has a filter, or has it no more.
+pub(super) fn link_filter(to_cores: &mut Lanes, cores: u16, text: &str, is_held: bool) {
+    for core in (0..cores).map(CoreId) {
+        let lane = to_cores.to(core);
+        let span = lane.open().push_text(text);
+        lane.push(match is_held {
+            true => MeshMessage::AnnounceFilter(span),
+            false => MeshMessage::WithdrawFilter(span),
+        });
+    }
+}
+
+/// Tells the cores how many members of a shared subscription the node has.
+pub(super) fn link_group(
+    to_cores: &mut Lanes,
+    cores: u16,
+    text: &str,
+    (online, members): (u32, u32),
+) {
+    for core in (0..cores).map(CoreId) {
+        let lane = to_cores.to(core);
+        let filter = lane.open().push_text(text);
+        lane.push(MeshMessage::Group { filter, online, members });
+    }
+}
+
+/// Passes something of a core on to the node; the frame in which it is.
+fn pass_on(
+    link: &mut Link,
+    now: Now,
+    own: u16,
+    from: CoreId,
+    batch: &Batch,
+    message: &MeshMessage,
+) -> Option<u64> {
+    let item = match message {
+        MeshMessage::Publish(forwarded) => {
+            return Some(publish(link, now, own, from, batch, forwarded));
+        }
+        MeshMessage::Pause(remote) => {
+            let (core, connection) = identity::core_and_connection(*remote);
+            Item::Pause { core: core.0, connection: identity::connection_number(connection) }
+        }
+        MeshMessage::Resume(remote) => {
+            let (core, connection) = identity::core_and_connection(*remote);
+            Item::Resume { core: core.0, connection: identity::connection_number(connection) }
+        }
+        other => {
+            debug_assert!(false, "not for a node: {other:?}");
+            return None;
+        }
+    };
+    Some(link.lane.push(now, &item))
+}
+
+fn publish(
+    link: &mut Link,
+    now: Now,
+    own: u16,
+    from: CoreId,
+    batch: &Batch,
+    forwarded: &Forwarded,
+) -> u64 {
+    let content = batch.content(&forwarded.body);
+    let exchange = forwarded.exchange.map(|place| {
+        let exchange = batch.exchange(place);
+        identity::exchange_name(exchange.exchange, exchange.dup, own)
+    });
+    let is_expiring = |deadline: Deadline| deadline.time_left(now).as_millis() as u64;
+    let (to, is_retained) = match forwarded.to {
+        Destination::Subscribers => (To::Subscribers, false),
+        Destination::SubscribersAndStore(stamp) => {
+            (To::SubscribersAndStore { stamp: stamp.into() }, false)
+        }
+        Destination::Store(stamp) => (To::SubscribersAndStore { stamp: stamp.into() }, true),
+        Destination::Group { filter, hops, .. } => {
+            (To::Group { filter: batch.text(filter), hops }, false)
+        }
+    };
+    let message = Publish {
+        topic: content.topic,
+        passed_on: content.passed_on,
+        payload: content.payload,
+        qos: content.qos.into(),
+        retain: forwarded.retain,
+        expires_in_ms: content.expires.map(is_expiring),
+        publisher: forwarded
+            .publisher
+            .filter(|&connection| identity::remote_connection(from, connection).is_some())
+            .map(|connection| (from.0, identity::connection_number(connection))),
+        exchange: exchange.as_ref().map(|name| &name[..]),
+        to,
+    };
+    let item = if is_retained { Item::Retained(message) } else { Item::Publish(message) };
+    link.lane.push(now, &item)
+}
+
+/// The time at which a message expires that had this time left when it was pushed, `age_us` ago.
+pub(super) fn deadline(now: Now, ms: u64, age_us: u64) -> Deadline {
+    let left = Duration::from_millis(ms).saturating_sub(Duration::from_micros(age_us));
+    now.after(left)
+}
+
+/// A publisher of the node, as an engine names it.
+pub(super) fn publisher(of: Option<(u16, u64)>) -> Option<ConnectionId> {
+    let (core, connection) = of?;
+    identity::remote_connection(CoreId(core), identity::connection(connection))
+}

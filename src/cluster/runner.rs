@@ -1,0 +1,313 @@
+//! The thread of the gateway: it carries batches between the cores and the gateway, and frames between the gateway and the
+//! engine, and keeps the gateway's members as the view has them.
+
+use std::io;
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use futures_util::FutureExt;
+
+use crate::base::clock::Now;
+use crate::cluster::gateway::{Gateway, Joined, NodeId};
+use crate::cluster::nats::{Carrier, CarrierEvent};
+use crate::cluster::ports::GatewayPorts;
+use crate::cluster::setup;
+use crate::cluster::status::SharedStatus;
+use crate::cluster::view::{LaneVersions, View};
+use crate::cluster::watchdog::{Order, Watchdog};
+use crate::config::Cluster;
+use crate::control::Cores;
+use crate::control::stop::Stop;
+use crate::resources::gauges::Place;
+
+/// Events of the carrier that are handled in a turn.
+const EVENTS_PER_TURN: usize = 256;
+
+/// Longest time without a turn: a stop is noticed by then.
+const TURN_MAX: Duration = Duration::from_millis(500);
+
+/// Time for which a broker that stops waits until the others know that it has left.
+const LEAVE_MAX: Duration = Duration::from_secs(2);
+
+/// What the thread works with.
+pub struct Parts {
+    /// The gateway's place beside the cores.
+    pub place: Place,
+    /// The rings to the cores.
+    pub ports: GatewayPorts,
+    /// The cores.
+    pub cores: Cores,
+    /// The beginning of the cores' clock.
+    pub started: Instant,
+    /// Asks the broker to stop.
+    pub stop: Stop,
+    /// The cluster, and how its engine is reached.
+    pub settings: Cluster,
+    /// The folder of the store, if there is one.
+    pub data: Option<PathBuf>,
+    /// Where the cluster is described for others.
+    pub status: SharedStatus,
+    /// A number that clients do not know.
+    pub seed: u64,
+}
+
+/// The versions of lanes that this program speaks.
+pub fn lane_versions() -> LaneVersions {
+    use crate::cluster::codec::{VERSION, VERSION_OLDEST};
+    LaneVersions { lowest: VERSION_OLDEST.into(), highest: VERSION.into() }
+}
+
+/// Starts the thread, and the engine server if the broker is to run one.
+///
+/// # Errors
+///
+/// The thread cannot be made, the engine server cannot be run, or a file cannot be used; the text says what to do.
+pub fn start(parts: Parts) -> Result<JoinHandle<()>, String> {
+    let io = |error: io::Error| error.to_string();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
+    let status = parts.status.clone();
+    let started = setup::start(&parts.settings, parts.data.as_deref(), lane_versions(), status);
+    let (engine, carrier) = runtime.block_on(started)?;
+    let run = move || {
+        runtime.block_on(async {
+            Runner::new(parts, carrier).run().await;
+            if let Some(engine) = engine {
+                engine.stop().await;
+            }
+        });
+    };
+    std::thread::Builder::new().name("cluster".to_owned()).spawn(run).map_err(io)
+}
+
+struct Runner {
+    gateway: Gateway,
+    watchdog: Watchdog,
+    carrier: Carrier,
+    ports: GatewayPorts,
+    cores: Cores,
+    started: Instant,
+    stop: Stop,
+    /// This node's number and incarnation, while it is a member.
+    own: Option<(NodeId, u64)>,
+    /// By node, the incarnation that is linked.
+    linked: Vec<Option<u64>>,
+    is_ready: bool,
+}
+
+impl Runner {
+    fn new(parts: Parts, carrier: Carrier) -> Self {
+        let Parts { place, ports, cores, started, stop, seed, .. } = parts;
+        Self {
+            gateway: Gateway::new(place, seed),
+            watchdog: Watchdog::new(),
+            carrier,
+            ports,
+            cores,
+            started,
+            stop,
+            own: None,
+            linked: vec![None; usize::from(shards::NODES_MAX)],
+            is_ready: false,
+        }
+    }
+
+    fn now(&self) -> Now {
+        Now(self.started.elapsed().as_micros() as u64)
+    }
+
+    async fn run(mut self) {
+        let bell = self.ports.bell();
+        while !self.stop.is_requested() {
+            for _ in 0..EVENTS_PER_TURN {
+                let Some(event) = self.carrier.next_event().now_or_never() else { break };
+                self.handle(event);
+            }
+            if self.turn() {
+                // Other tasks of the carrier have their turn.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let pause = self.pause();
+            tokio::select! {
+                event = self.carrier.next_event() => self.handle(event),
+                () = bell.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+        self.leave().await;
+    }
+
+    /// Time until something is due.
+    fn pause(&self) -> Duration {
+        let now = self.now();
+        let due = [self.gateway.poll_timeout(), self.watchdog.poll_timeout()];
+        let left = due.into_iter().flatten().map(|deadline| deadline.time_left(now)).min();
+        left.map_or(TURN_MAX, |left| left.min(TURN_MAX))
+    }
+
+    /// Everything that can be done without waiting; whether more could be done at once.
+    fn turn(&mut self) -> bool {
+        let now = self.now();
+        let Self { gateway, ports, carrier, .. } = self;
+        let has_more = ports.receive(|from, to, batch| gateway.handle_batch(now, from, to, batch));
+        let goes_on = gateway.handle_turn(now);
+        ports.send(|core| gateway.poll_batch(core));
+        ports.wake(&self.cores);
+        while let Some((node, frame)) = gateway.poll_frame() {
+            if let Some(node) = node.number() {
+                // What is not sent is sent again.
+                carrier.send(node, frame);
+            }
+        }
+        while let Some(order) = self.watchdog.poll(now) {
+            match order {
+                Order::Echo(number) => self.carrier.send_echo(number),
+                Order::Reconnect => {
+                    tracing::warn!(
+                        "cluster: the engine server does not answer; connecting to another one"
+                    );
+                    self.carrier.force_reconnect();
+                }
+            }
+        }
+        if !self.is_ready
+            && self.own.is_some()
+            && self.has_all_members()
+            && self.gateway.is_settled()
+        {
+            self.is_ready = true;
+            self.carrier.set_ready();
+        }
+        has_more || goes_on
+    }
+
+    fn has_all_members(&self) -> bool {
+        let Some(view) = self.carrier.view() else { return false };
+        view.members.iter().all(|member| {
+            let node = member.node.index();
+            self.own.is_some_and(|(own, _)| usize::from(own.0) == node)
+                || self.linked[node].is_some()
+        })
+    }
+
+    fn handle(&mut self, event: CarrierEvent) {
+        let now = self.now();
+        match event {
+            CarrierEvent::Connected { server } => {
+                tracing::info!(%server, "cluster: connected to the engine");
+                self.watchdog.connected(now);
+            }
+            CarrierEvent::Disconnected => {
+                tracing::warn!("cluster: connection to the engine lost; connecting again");
+                self.watchdog.disconnected();
+            }
+            CarrierEvent::Joined { node, incarnation, .. } => {
+                tracing::info!(node = node.get(), incarnation = incarnation.0, "cluster: joined");
+                let own = NodeId(node.get().into());
+                self.own = Some((own, incarnation.0));
+                self.gateway.begin(own, incarnation.0);
+            }
+            CarrierEvent::Refused(error) => {
+                tracing::error!(%error, "cluster: cannot join");
+            }
+            CarrierEvent::FrameReceived { from, frame } => {
+                let node = NodeId(from.get().into());
+                match self.gateway.handle_frame(now, node, frame) {
+                    Ok(true) => self.carrier.note_heard(from),
+                    Ok(false) => {}
+                    Err(error) if error.is_final() => {
+                        tracing::error!(node = node.0, %error, "cluster: cannot understand another node: left it");
+                        self.unlink(node);
+                    }
+                    Err(error) => {
+                        tracing::debug!(node = node.0, %error, "cluster: a frame was damaged")
+                    }
+                }
+            }
+            CarrierEvent::ViewChanged(view) => self.follow(&view),
+            CarrierEvent::LeaseSeen { .. } => {}
+            CarrierEvent::EchoHeard(number) => self.watchdog.handle_echo(now, number),
+            CarrierEvent::Isolated => {
+                tracing::warn!(
+                    "cluster: the engine has no quorum; what other nodes must have waits"
+                );
+            }
+            CarrierEvent::Healed => tracing::info!("cluster: the engine has a quorum again"),
+            CarrierEvent::Evicted => {
+                tracing::warn!("cluster: the other nodes have taken this one out; joining again");
+                self.unlink_all();
+                self.carrier.rejoin();
+            }
+            CarrierEvent::Left => self.unlink_all(),
+        }
+    }
+
+    /// Links the members of the view, and no others.
+    fn follow(&mut self, view: &View) {
+        let Some((own, _)) = self.own else { return };
+        let mut members = vec![None; self.linked.len()];
+        for member in view.members.iter().filter(|member| member.node.index() != usize::from(own.0))
+        {
+            members[member.node.index()] = Some(member);
+        }
+        let now = self.now();
+        for (node, member) in members.into_iter().enumerate() {
+            let id = NodeId(node as u16);
+            if self.linked[node]
+                .is_some_and(|linked| member.is_none_or(|of| of.incarnation.0 != linked))
+            {
+                self.unlink(id);
+            }
+            let Some(member) = member.filter(|_| self.linked[node].is_none()) else { continue };
+            let Some(version) = lane_versions().common(member.lanes) else {
+                tracing::error!(
+                    node,
+                    name = member.name,
+                    "cluster: no version of lanes in common with this node; upgrade the older one"
+                );
+                continue;
+            };
+            tracing::info!(
+                node,
+                name = member.name,
+                incarnation = member.incarnation.0,
+                "cluster: a node has joined"
+            );
+            self.linked[node] = Some(member.incarnation.0);
+            let (incarnation, version) = (member.incarnation.0, version as u8);
+            self.gateway.add_node(now, Joined { node: id, incarnation, version });
+        }
+    }
+
+    fn unlink(&mut self, node: NodeId) {
+        if self.linked[usize::from(node.0)].take().is_some() {
+            tracing::warn!(node = node.0, "cluster: a node has left");
+            self.gateway.remove_node(self.now(), node);
+        }
+    }
+
+    fn unlink_all(&mut self) {
+        (0..shards::NODES_MAX).for_each(|node| self.unlink(NodeId(node)));
+        (self.own, self.is_ready) = (None, false);
+    }
+
+    /// Leaves the view, so that the others do not wait for this node.
+    async fn leave(mut self) {
+        if self.own.is_none() {
+            return;
+        }
+        self.carrier.leave();
+        let left = async {
+            while !matches!(
+                self.carrier.next_event().await,
+                CarrierEvent::Left | CarrierEvent::Evicted
+            ) {}
+        };
+        if tokio::time::timeout(LEAVE_MAX, left).await.is_err() {
+            tracing::warn!(
+                "cluster: could not say that this node leaves; the others will notice by its silence"
+            );
+        }
+    }
+}
