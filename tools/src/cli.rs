@@ -126,6 +126,10 @@ pub struct TargetArgs {
     /// The broker's address, within 127.0.0.0/8.
     #[arg(long, default_value = "127.0.0.1:1883")]
     pub address: LoopbackAddress,
+    /// Where publishers connect, if not to the broker of the subscribers: another node of its
+    /// cluster. Of a `run`.
+    #[arg(long, value_name = "ADDRESS")]
+    pub publishers_at: Option<LoopbackAddress>,
     /// The transport.
     #[command(flatten)]
     pub transport: TransportArgs,
@@ -527,6 +531,7 @@ impl SpanArgs {
     ) -> RunSettings {
         RunSettings {
             address,
+            publishers_at: None,
             transport,
             meter,
             warm_up: Duration::from_secs_f64(self.warm_up_s),

@@ -85,7 +85,8 @@ fn run(workload: Workload, target: &TargetArgs, span: &SpanArgs) -> Result<bool>
     }
     let meter = target.broker_pid.map(Meter::new).transpose()?;
     let transport = target.transport.transport()?;
-    let settings = span.settings(target.address, transport, meter, &workload);
+    let mut settings = span.settings(target.address, transport, meter, &workload);
+    settings.publishers_at = target.publishers_at;
     let outcome = processes::measure(workload, span.processes, settings)?;
     match target.format {
         Format::Json => report::print_json(&outcome)?,

@@ -38,6 +38,7 @@ struct Assignment {
     run: u32,
     share: Share,
     address: String,
+    publishers_at: Option<String>,
     sources: Sources,
     transport: Transport,
     warm_up: Duration,
@@ -117,6 +118,7 @@ impl Workers {
                 run,
                 share: Share { number, processes },
                 address: settings.address.to_string(),
+                publishers_at: settings.publishers_at.map(|address| address.to_string()),
                 sources: settings.sources,
                 transport: settings.transport.clone(),
                 warm_up: settings.warm_up,
@@ -275,6 +277,11 @@ fn take_part(heard: &Receiver<String>) -> Result<()> {
     let assignment: Assignment = parse(&line)?;
     let settings = RunSettings {
         address: assignment.address.parse::<LoopbackAddress>().map_err(Error::Usage)?,
+        publishers_at: assignment
+            .publishers_at
+            .map(|address| address.parse::<LoopbackAddress>())
+            .transpose()
+            .map_err(Error::Usage)?,
         meter: None,
         warm_up: assignment.warm_up,
         span: assignment.span,

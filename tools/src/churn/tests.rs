@@ -217,6 +217,7 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
     };
     let settings = RunSettings {
         address: StandIn::start(fault),
+        publishers_at: None,
         meter: None,
         warm_up: Duration::ZERO,
         span: Duration::from_millis(50),

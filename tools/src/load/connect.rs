@@ -7,6 +7,7 @@ use mio::{Events, Token};
 
 use super::{Client, Load, Publisher, Subscriber, client::Phase};
 use crate::{
+    address::LoopbackAddress,
     codec::{KEEP_ALIVE_S, Session, encode_connect, encode_subscribe},
     error::{Error, Result},
     limits::{CONNECT_TIMEOUT, CONNECTING_MAX},
@@ -42,9 +43,10 @@ impl Load {
 
     fn begin_client(&mut self) -> Result<()> {
         let index = self.clients.len();
-        let address = self.settings.address;
+        let address = self.address_of(index);
         let number = self.share.in_run(index as u32);
-        let stream = self.connector.connect(number, self.poll.registry(), Token(index));
+        let registry = self.poll.registry();
+        let stream = self.connector.connect_to(address, number, registry, Token(index));
         let stream = stream.map_err(|source| Error::io(format!("connect to {address}"), source))?;
         self.clients.push(Client::new(stream));
         match self.publisher_of(index) {
@@ -57,9 +59,16 @@ impl Load {
         Ok(())
     }
 
+    /// Where a client connects.
+    fn address_of(&self, index: usize) -> LoopbackAddress {
+        let settings = &self.settings;
+        let elsewhere = settings.publishers_at.filter(|_| self.publisher_of(index).is_some());
+        elsewhere.unwrap_or(settings.address)
+    }
+
     /// The socket is connected, or failed to connect.
     pub(super) fn finish_connecting(&mut self, index: usize) -> Result<()> {
-        let address = self.settings.address;
+        let address = self.address_of(index);
         let client = &mut self.clients[index];
         let failed = |source| Error::io(format!("connect to {address}"), source);
         if !client.stream.is_connected().map_err(failed)? {

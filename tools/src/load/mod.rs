@@ -39,6 +39,8 @@ use subscriber::Subscriber;
 pub struct RunSettings {
     /// The broker's address.
     pub address: LoopbackAddress,
+    /// Where publishers connect, if elsewhere.
+    pub publishers_at: Option<LoopbackAddress>,
     /// The broker's process, if it is to be measured.
     pub meter: Option<Meter>,
     /// Duration of the load before the measured span.

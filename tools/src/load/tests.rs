@@ -131,6 +131,7 @@ fn workload(scenario: Scenario, publishers: u32, subscribers: u32) -> Workload {
 fn settings(address: LoopbackAddress, messages_max: u64) -> RunSettings {
     RunSettings {
         address,
+        publishers_at: None,
         meter: None,
         warm_up: Duration::ZERO,
         span: Duration::from_secs(10),

@@ -99,13 +99,24 @@ impl Connector {
 
     /// Starts to connect client `client`, registered under `token`.
     pub fn connect(&self, client: u32, registry: &Registry, token: Token) -> io::Result<Stream> {
-        let socket = socket::connect(self.address, self.sources, client, registry, token)?;
+        self.connect_to(self.address, client, registry, token)
+    }
+
+    /// Starts to connect client `client` to another address, registered under `token`.
+    pub fn connect_to(
+        &self,
+        address: LoopbackAddress,
+        client: u32,
+        registry: &Registry,
+        token: Token,
+    ) -> io::Result<Stream> {
+        let socket = socket::connect(address, self.sources, client, registry, token)?;
         if self.tls.is_none() && self.websocket_path.is_none() {
             return Ok(Stream { socket, layers: None });
         }
         let tls = self.tls.as_ref().map(|tls| tls.begin(client)).transpose()?;
         let websocket = self.websocket_path.as_deref();
-        let websocket = websocket.map(|path| WebSocket::new(path, &self.address.to_string()));
+        let websocket = websocket.map(|path| WebSocket::new(path, &address.to_string()));
         let layers = Layers {
             tls,
             websocket,
