@@ -1,0 +1,177 @@
+//! Brokers that serve as one: clients at different nodes.
+
+use std::time::{Duration, Instant};
+
+use crate::engine::Engine;
+use crate::support::{Broker, Client, Connect, Packet, Publish, Will};
+use crate::witness::Witness;
+use crate::{PATIENCE, alone};
+
+/// Executors and numbers of cores of the nodes.
+const SETUPS: [&str; 3] =
+    ["mode = \"auto\"\ncores = 2", "mode = \"poll\"\ncores = 1", "mode = \"auto\"\ncores = 3"];
+
+/// Three brokers on three engine servers, which all know each other.
+struct Nodes {
+    brokers: Vec<Broker>,
+    engine: Engine,
+}
+
+impl Nodes {
+    /// None, with a notice, if there is no engine here.
+    fn start(name: &str) -> Option<Self> {
+        let engine = Engine::start(name)?;
+        let brokers = SETUPS.iter().enumerate();
+        let brokers: Vec<Broker> = brokers
+            .map(|(number, setup)| {
+                let name = format!("node{number}");
+                let section = engine.settings(&name);
+                Broker::with_config(&format!(
+                    "{setup}\n[storage]\ndata = \"none\"\n[cluster]\n{section}"
+                ))
+            })
+            .collect();
+        for broker in &brokers {
+            broker.await_log("cluster: a node has joined", 2);
+        }
+        Some(Self { brokers, engine })
+    }
+
+    /// A subscriber at a node. From SUBACK on, it gets what is published at any node.
+    fn witness(&self, node: usize, filter: &str) -> Witness {
+        let connect = Connect::v5(&format!("witness of {filter} at {node}"));
+        Witness::of(&self.brokers[node], connect, filter)
+    }
+
+    fn client(&self, node: usize, name: &str) -> Client {
+        Client::connect(&self.brokers[node], Connect::v5(name))
+    }
+}
+
+/// Publishes numbers from `range` on, at all qualities of service in turn.
+fn publish_all(client: &mut Client, topic: &str, range: std::ops::Range<u16>) {
+    for number in range {
+        let publish = Publish::new(topic, number.to_string());
+        client.publish(match number % 3 {
+            0 => publish,
+            qos => publish.qos(qos as u8, number),
+        });
+    }
+}
+
+/// The payloads by quality of service: order holds among those of one.
+fn by_qos(messages: &[Publish]) -> [Vec<u16>; 3] {
+    let mut all: [Vec<u16>; 3] = Default::default();
+    for message in messages {
+        let number = message.text().parse().expect("a number");
+        all[usize::from(number % 3)].push(number);
+    }
+    all
+}
+
+fn expected(range: std::ops::Range<u16>) -> [Vec<u16>; 3] {
+    [0, 1, 2].map(|qos| range.clone().filter(|number| number % 3 == qos).collect())
+}
+
+#[test]
+fn what_is_published_at_one_node_reaches_subscribers_at_all_once_and_in_order() {
+    let _alone = alone();
+    let Some(nodes) = Nodes::start("passing") else { return };
+    let mut witnesses: Vec<Witness> = ["t", "t/#", "+"]
+        .iter()
+        .enumerate()
+        .map(|(node, filter)| nodes.witness(node, filter))
+        .collect();
+    for node in 0..3 {
+        let mut publisher = nodes.client(node, "publisher");
+        publish_all(&mut publisher, "t", 1..301);
+        for witness in &mut witnesses {
+            let got: Vec<Publish> = (1..301).map(|_| witness.next()).collect();
+            assert_eq!(by_qos(&got), expected(1..301), "published at node {node}");
+        }
+    }
+}
+
+#[test]
+fn members_of_a_shared_subscription_at_several_nodes_share_the_messages() {
+    let _alone = alone();
+    let Some(nodes) = Nodes::start("sharing") else { return };
+    let mut members: Vec<Witness> =
+        (0..3).map(|node| nodes.witness(node, "$share/workers/t")).collect();
+    let mut publisher = nodes.client(0, "publisher");
+    publish_all(&mut publisher, "t", 1..301);
+    let mut all = Vec::new();
+    let until = Instant::now() + PATIENCE;
+    let mut counts = [0; 3];
+    while all.len() < 300 && Instant::now() < until {
+        for (count, member) in counts.iter_mut().zip(&mut members) {
+            while let Some(message) = member.within(Duration::from_millis(20)) {
+                *count += 1;
+                all.push(message.text().parse::<u16>().expect("a number"));
+            }
+        }
+    }
+    all.sort_unstable();
+    assert_eq!(all, (1..301).collect::<Vec<u16>>());
+    assert!(counts.iter().all(|&count| count > 50), "by members: {counts:?}");
+}
+
+#[test]
+fn retained_messages_and_wills_of_a_node_are_there_on_all() {
+    let _alone = alone();
+    let Some(nodes) = Nodes::start("retained") else { return };
+    let mut publisher = nodes.client(0, "publisher");
+    publisher.publish(Publish::new("kept", "here").retain().qos(1, 1));
+    // The acknowledgement says that all nodes have it.
+    assert_eq!(nodes.witness(2, "kept").next().text(), "here");
+    publisher.publish(Publish::new("kept", "").retain().qos(1, 2));
+    let mut late = nodes.witness(1, "kept");
+    assert!(late.within(Duration::from_millis(200)).is_none());
+    let mut witness = nodes.witness(2, "wills");
+    let dying = Connect::v5("dying").will(Will::new("wills", "gone").qos(1));
+    Client::connect(&nodes.brokers[1], dying).vanish();
+    assert_eq!(witness.next().text(), "gone");
+}
+
+#[test]
+fn an_engine_server_that_is_killed_loses_no_message() {
+    let _alone = alone();
+    let Some(mut nodes) = Nodes::start("server") else { return };
+    let mut witness = nodes.witness(2, "t");
+    let mut publisher = nodes.client(0, "publisher");
+    let mut begin = 1;
+    for server in [0, 1, 2, 0] {
+        publish_all(&mut publisher, "t", begin..begin + 99);
+        nodes.engine.kill(server);
+        publish_all(&mut publisher, "t", begin + 99..begin + 198);
+        nodes.engine.boot(server);
+        begin += 198;
+    }
+    let got: Vec<Publish> = (1..begin).map(|_| witness.next()).collect();
+    assert_eq!(by_qos(&got), expected(1..begin));
+}
+
+#[test]
+fn publishers_go_on_when_a_node_with_subscribers_dies() {
+    let _alone = alone();
+    let Some(mut nodes) = Nodes::start("death") else { return };
+    let _dying = nodes.witness(2, "t");
+    let mut living = nodes.witness(1, "t");
+    let dead = nodes.brokers.pop().expect("three");
+    dead.signal("-KILL");
+    let mut publisher = nodes.client(0, "publisher");
+    publisher.send(Publish::new("t", "1").qos(1, 1));
+    assert_eq!(living.next().text(), "1");
+    // The acknowledgement waits until the others have taken the node out.
+    let until = Instant::now() + PATIENCE;
+    loop {
+        assert!(Instant::now() < until, "the dead node is waited for");
+        match publisher.receive_within(Duration::from_secs(1)) {
+            Some(Packet::Ack(ack)) => break assert_eq!((ack.kind, ack.packet_identifier), (4, 1)),
+            Some(other) => panic!("unexpected {other:?}"),
+            None => {}
+        }
+    }
+    publisher.publish(Publish::new("t", "2").qos(1, 2));
+    assert_eq!(living.next().text(), "2");
+}
