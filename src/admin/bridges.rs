@@ -1,8 +1,8 @@
 //! Bridges to other brokers: whether they are connected, what they have carried, and commands to them.
 
-use std::time::Duration;
-
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -14,7 +14,9 @@ use crate::admin::clients::ReasonQuery;
 use crate::admin::routes::{Route, get, post};
 use crate::admin::{Answer, Problem, Shared};
 use crate::config::Role;
-use crate::control::bridge::{BridgeCommand, BridgeQueues, BridgeStatus, QueueSize};
+use crate::control::bridge::{
+    BridgeCommand, BridgeQueues, BridgeStatus, ConnectionStatus, QueueSize,
+};
 use crate::control::question::Question;
 use crate::control::{Command, EngineCommand, Refused};
 
@@ -116,17 +118,67 @@ struct Bridge {
     dropped_loops: u64,
     /// Messages dropped by an operator.
     dropped_by_operator: u64,
-    /// Connections that a far broker has accepted.
+    /// Connections that a far broker has accepted since the start.
     connects: u64,
     /// Sessions that a far broker has lost.
     sessions_lost: u64,
+    /// Each connection, and those that end once their queues are sent.
+    connections: Vec<Connection>,
+}
+
+/// One connection of a bridge.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Connection {
+    /// Client Identifier of its session at this broker.
+    session: Box<str>,
+    /// State, as of the bridge.
+    state: &'static str,
+    /// When the state began, in seconds since 1970.
+    since_s: u64,
+    /// The server that it is connected to; null while it is not connected.
+    server: Option<String>,
+    /// Whether the server had kept a session; null while it is not connected.
+    session_present: Option<bool>,
+    /// Why it is not connected, or what is wrong although it is.
+    why: Option<String>,
+    /// Messages that wait for it; null if it has no session yet, or its core has not answered.
+    queued: Option<u64>,
+    /// Their bytes.
+    queue_bytes: Option<u64>,
+    /// Messages in flight to the far broker.
+    inflight: Option<u64>,
+}
+
+impl Connection {
+    fn new(status: ConnectionStatus, queue: Option<QueueSize>) -> Self {
+        Self {
+            session: status.session,
+            state: status.state.name(),
+            since_s: status.since_s,
+            server: status.server,
+            session_present: status.session_present,
+            why: status.why,
+            queued: queue.map(|queue| queue.messages),
+            queue_bytes: queue.map(|queue| queue.bytes),
+            inflight: queue.map(|queue| queue.inflight),
+        }
+    }
 }
 
 impl Bridge {
-    fn new(status: BridgeStatus, queue: Option<QueueSize>) -> Self {
+    /// `queues` are those of its connections.
+    fn new(status: BridgeStatus, queues: Vec<Option<QueueSize>>) -> Self {
+        let queue = queues.iter().flatten().copied().reduce(|one, other| QueueSize {
+            messages: one.messages + other.messages,
+            bytes: one.bytes + other.bytes,
+            inflight: one.inflight + other.inflight,
+        });
+        let connections = status.connections.into_iter().zip(queues);
+        let connections = connections.map(|(of, queue)| Connection::new(of, queue)).collect();
         let (last_error, last_error_s) = status.last_error.unzip();
         Self {
             name: status.name,
+            connections,
             state: status.state.name(),
             since_s: status.since_s,
             server: status.server,
@@ -158,7 +210,8 @@ async fn all(admin: &Shared) -> Vec<Bridge> {
     if status.is_empty() {
         return Vec::new();
     }
-    let sessions = admin.broker.bridges.sessions(&status);
+    let connections = || status.iter().flat_map(|bridge| &bridge.connections);
+    let sessions: Arc<[Box<str>]> = connections().map(|of| of.session.clone()).collect();
     let ask = |reply| {
         let sessions = sessions.clone();
         Command::Engine(EngineCommand::BridgeQueues(BridgeQueues { sessions, reply }))
@@ -168,8 +221,12 @@ async fn all(admin: &Shared) -> Vec<Bridge> {
         let mut cores = answers.iter().flatten();
         cores.find_map(|queues| queues.get(place).copied().flatten())
     };
-    let bridges = status.into_iter().enumerate();
-    bridges.map(|(place, status)| Bridge::new(status, queue_of(place))).collect()
+    let mut queues = (0..sessions.len()).map(queue_of);
+    let bridge = |status: BridgeStatus| {
+        let queues = queues.by_ref().take(status.connections.len()).collect();
+        Bridge::new(status, queues)
+    };
+    status.into_iter().map(bridge).collect()
 }
 
 fn unknown(admin: &Shared, name: &str) -> Problem {
@@ -190,30 +247,44 @@ async fn bridge(State(admin): State<Shared>, Path(name): Path<String>) -> Answer
     found.map(Json).ok_or_else(|| unknown(&admin, &name))
 }
 
-/// Sends a command to a bridge, and waits until it is carried out.
+/// Sends a command to a bridge, and waits until each of its connections has carried it out.
 async fn tell(admin: &Shared, name: &str, command: BridgeCommand) -> Result<StatusCode, Problem> {
     let replies = admin.broker.bridges.command(name, command);
     let replies = replies.ok_or_else(|| unknown(admin, name))?;
-    match tokio::time::timeout(PATIENCE, replies.next()).await {
-        Ok(Some((_, Ok(Ok(()))))) => Ok(StatusCode::NO_CONTENT),
-        Ok(Some((_, Ok(Err(_))))) => Err(Problem::new(
-            StatusCode::CONFLICT,
-            format!("bridge {name:?} is stopped; start it first"),
-        )),
-        Ok(Some((_, Err(Refused::Busy)))) => {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let (mut is_done, mut is_stopped, mut refused) = (false, false, None);
+    loop {
+        match tokio::time::timeout_at(deadline, replies.next()).await {
+            Ok(Some((_, Ok(Ok(()))))) => is_done = true,
+            Ok(Some((_, Ok(Err(_))))) => is_stopped = true,
+            Ok(Some((_, Err(why)))) => refused = Some(why),
+            Ok(None) => break,
+            Err(_) => return Err(late(name)),
+        }
+    }
+    match refused {
+        Some(Refused::Busy) => {
             let detail = format!("bridge {name:?} has several commands to carry out already");
             Err(Problem::unavailable(detail).retry_after(5))
         }
-        Ok(Some((_, Err(_))) | None) => Err(Problem::unavailable("the broker stops")),
-        Err(_) => Err(Problem::new(
-            StatusCode::GATEWAY_TIMEOUT,
-            format!(
-                "bridge {name:?} has not carried out the command within {} s, and does so when its attempt to connect \
-                 ends",
-                PATIENCE.as_secs()
-            ),
+        None if is_done => Ok(StatusCode::NO_CONTENT),
+        None if is_stopped => Err(Problem::new(
+            StatusCode::CONFLICT,
+            format!("bridge {name:?} is stopped; start it first"),
         )),
+        _ => Err(Problem::unavailable("the broker stops")),
     }
+}
+
+fn late(name: &str) -> Problem {
+    Problem::new(
+        StatusCode::GATEWAY_TIMEOUT,
+        format!(
+            "bridge {name:?} has not carried out the command within {} s, and does so when its attempt to connect \
+             ends",
+            PATIENCE.as_secs()
+        ),
+    )
 }
 
 async fn start(
@@ -261,22 +332,41 @@ async fn drop_queue(
     Query(_): Query<ReasonQuery>,
 ) -> Answer<Dropped> {
     let bridges = &admin.broker.bridges;
-    let session = bridges.session(&name).ok_or_else(|| unknown(&admin, &name))?;
+    let sessions = bridges.sessions(&name).ok_or_else(|| unknown(&admin, &name))?;
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut dropped: Option<u64> = None;
+    for session in sessions {
+        if let Some(messages) = drop_of(&admin, session, deadline).await? {
+            bridges.note_dropped(&name, messages);
+            dropped = Some(dropped.unwrap_or_default() + messages);
+        }
+    }
+    let none =
+        || Problem::unavailable(format!("bridge {name:?} has no session yet")).retry_after(1);
+    dropped.map(|dropped| Json(Dropped { dropped })).ok_or_else(none)
+}
+
+/// Drops what waits in one session of a bridge, and says how much it was; none if there is no such session yet.
+async fn drop_of(
+    admin: &Shared,
+    session: Box<str>,
+    deadline: tokio::time::Instant,
+) -> Result<Option<u64>, Problem> {
     let replies = admin.broker.cores.ask_all(|reply| {
         let client_identifier = session.clone();
         Command::Engine(EngineCommand::Ask(Question::DropQueue { client_identifier, reply }))
     });
-    let deadline = tokio::time::Instant::now() + PATIENCE;
-    let mut problem = Problem::unavailable(format!("bridge {name:?} has no session yet"));
+    let mut refused = None;
     loop {
         match tokio::time::timeout_at(deadline, replies.next()).await {
-            Ok(Some((_, Ok(Some(dropped))))) => {
-                bridges.note_dropped(&name, dropped);
-                return Ok(Json(Dropped { dropped }));
-            }
+            Ok(Some((_, Ok(Some(dropped))))) => return Ok(Some(dropped)),
             Ok(Some((_, Ok(None)))) => {}
-            Ok(Some((_, Err(refused)))) => problem = Problem::unavailable(refused.to_string()),
-            Ok(None) => return Err(problem.retry_after(1)),
+            Ok(Some((_, Err(why)))) => refused = Some(why),
+            Ok(None) => {
+                return refused.map_or(Ok(None), |why| {
+                    Err(Problem::unavailable(why.to_string()).retry_after(1))
+                });
+            }
             Err(_) => {
                 let detail = format!("not all is dropped after {} s", PATIENCE.as_secs());
                 return Err(Problem::new(StatusCode::GATEWAY_TIMEOUT, detail));

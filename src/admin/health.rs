@@ -72,7 +72,7 @@ async fn ready(State(admin): State<Shared>, Query(wanted): Query<Wanted>) -> Res
 
 /// Whether each bridge that tries to be connected is.
 fn bridges(bridges: &[BridgeStatus]) -> Check {
-    let amiss = bridges.iter().filter(|bridge| bridge.state.is_amiss());
+    let amiss = bridges.iter().filter(|bridge| bridge.is_amiss());
     let names: Vec<&str> = amiss.map(|bridge| &*bridge.name).collect();
     let found = match names.len() {
         0 => format!("none of {} bridges waits for its connection", bridges.len()),

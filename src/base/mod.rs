@@ -17,6 +17,7 @@ pub mod log_topics;
 pub mod metrics;
 pub mod notifier;
 pub mod output;
+pub mod part;
 #[cfg(any(feature = "tls", feature = "http-hook"))]
 pub(crate) mod pem;
 pub mod pool;

@@ -1,24 +1,21 @@
-//! What is known of a bridge: shown by the admin interface, and published below `$SYS`.
+//! What is known of one connection of a bridge.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::orders::Orders;
-use crate::base::atomic::AtomicU64;
+use super::session;
+use crate::base::part::Part;
 use crate::config::bridge::Bridge;
-use crate::control::bridge::{BridgeState, BridgeStatus};
-use crate::transport::bridge::{Counters, Refusal};
+use crate::control::bridge::{BridgeState, ConnectionStatus};
+use crate::transport::bridge::Counters;
 
-/// How the topics of the states begin.
-const TOPICS: &str = "$SYS/broker/bridges/";
-
-/// What is known of one bridge. Its thread writes, others read.
+/// What is known of one connection. Its thread writes, others read.
 #[derive(Debug)]
 pub(super) struct Board {
-    name: String,
-    servers: Mutex<Vec<String>>,
-    /// Counted by the core of the bridge.
+    part: Option<Part>,
+    session: Box<str>,
+    /// Those of the bridge, counted by the cores of its connections.
     pub counters: Arc<Counters>,
     standing: Mutex<Standing>,
     /// The last reason of a state, and when it was noted, in seconds since 1970.
@@ -42,30 +39,26 @@ pub(super) struct Standing {
 }
 
 impl Board {
-    pub fn new(bridge: &Bridge) -> Self {
+    /// Of the connection with this table, which takes `part` of all topics.
+    pub fn new(bridge: &Bridge, part: Option<Part>, counters: &Arc<Counters>) -> Self {
         Self {
-            name: bridge.name.clone(),
-            servers: Mutex::new(names_of(bridge)),
-            counters: Arc::default(),
+            part,
+            session: session(&bridge.name).into(),
+            counters: Arc::clone(counters),
             standing: Mutex::new(Standing { since_s: seconds(), ..Standing::default() }),
             last_error: Mutex::default(),
             orders: Orders::default(),
         }
     }
 
-    /// The name of the bridge.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// The part of all topics that the connection takes.
+    pub fn part(&self) -> Option<Part> {
+        self.part
     }
 
-    /// The configured servers are others from now on.
-    pub fn set_servers(&self, bridge: &Bridge) {
-        *self.servers() = names_of(bridge);
-    }
-
-    fn servers(&self) -> MutexGuard<'_, Vec<String>> {
-        // As for the state.
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Client Identifier of the session here.
+    pub fn session(&self) -> &str {
+        &self.session
     }
 
     fn standing(&self) -> MutexGuard<'_, Standing> {
@@ -103,6 +96,11 @@ impl Board {
         self.standing().server.is_some()
     }
 
+    /// The last reason of a state, and when it was noted, in seconds since 1970.
+    pub fn error(&self) -> Option<(String, u64)> {
+        self.last_error().clone()
+    }
+
     fn last_error(&self) -> MutexGuard<'_, Option<(String, u64)>> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,55 +109,12 @@ impl Board {
         *self.last_error() = Some((why.to_owned(), seconds()));
     }
 
-    /// The topic of the state.
-    pub fn topic(&self) -> String {
-        format!("{TOPICS}{}/state", self.name)
-    }
-
-    /// The topic of the state, and its payload as JSON.
-    pub fn publication(&self) -> (String, String) {
-        let Standing { state, server, session_present, why, since_s } = self.standing().clone();
-        let payload = serde_json::json!({
-            "state": state.name(),
-            "since": since_s,
-            "server": server,
-            "session_present": session_present,
-            "why": why,
-        });
-        (self.topic(), payload.to_string())
-    }
-
     /// All that is known.
-    pub fn status(&self) -> BridgeStatus {
+    pub fn status(&self) -> ConnectionStatus {
         let Standing { state, server, session_present, why, since_s } = self.standing().clone();
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let counters = &self.counters;
-        let refused = |by: Refusal| of(&counters.refused[by as usize]);
-        BridgeStatus {
-            name: self.name.clone(),
-            servers: self.servers().clone(),
-            state,
-            server,
-            session_present,
-            why,
-            last_error: self.last_error().clone(),
-            since_s,
-            sent: of(&counters.sent),
-            received: of(&counters.received),
-            unmapped: of(&counters.unmapped),
-            too_large: of(&counters.too_large),
-            refused: Refusal::ALL.into_iter().filter(|of| of.drops()).map(refused).sum(),
-            refused_by_reason: Refusal::ALL.map(|of| (of.name(), refused(of))).to_vec(),
-            loops: of(&counters.loops),
-            by_operator: of(&counters.by_operator),
-            connects: of(&counters.connects),
-            sessions_lost: of(&counters.sessions_lost),
-        }
+        let (part, session) = (self.part, self.session.clone());
+        ConnectionStatus { part, session, state, server, session_present, why, since_s }
     }
-}
-
-fn names_of(bridge: &Bridge) -> Vec<String> {
-    bridge.servers.iter().map(ToString::to_string).collect()
 }
 
 /// Seconds since 1970.

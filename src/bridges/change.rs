@@ -24,6 +24,8 @@ const END: Duration = Duration::from_secs(10);
 pub(super) enum Change {
     /// Another table of the same name.
     To(Box<Bridge>, Box<Terms>),
+    /// The same for a connection that makes room for others: it takes no more messages, and ends once its queue is sent.
+    Leave(Box<Bridge>, Box<Terms>),
     /// The table is gone.
     End {
         /// Whether the session here is dropped with its queue.
@@ -35,7 +37,9 @@ impl Change {
     /// Whether a bridge with this table makes another connection for the change.
     pub fn reconnects(&self, bridge: &Bridge) -> bool {
         match self {
-            Self::To(wanted, _) => changes::change(bridge, wanted).effect == Effect::Reconnects,
+            Self::To(wanted, _) | Self::Leave(wanted, _) => {
+                changes::change(bridge, wanted).effect == Effect::Reconnects
+            }
             Self::End { .. } => false,
         }
     }
@@ -76,8 +80,9 @@ impl Changing {
         if change.reconnects(&worker.bridge) {
             return Some(change);
         }
+        worker.leaves |= matches!(change, Change::Leave(..));
         self.order = Some(match change {
-            Change::To(bridge, mut terms) => {
+            Change::To(bridge, mut terms) | Change::Leave(bridge, mut terms) => {
                 // What CONNECT has announced.
                 terms.packet_bytes_max = worker.terms.packet_bytes_max;
                 terms.receive_maximum = worker.terms.receive_maximum;
@@ -131,7 +136,7 @@ impl Worker {
         if self.terms.notification != terms.notification {
             self.end_notification();
         }
-        self.board.set_servers(&bridge);
+        self.no_local = true;
         let has_other_queue = self.bridge.queue != bridge.queue;
         (self.bridge, self.terms) = (bridge, Arc::new(terms));
         if has_other_queue {
@@ -185,6 +190,13 @@ impl Worker {
         if drops_queue {
             self.order(&LinkOrder::EndSession);
             tracing::info!(bridge, session, messages, "bridge ended, and its queue was dropped");
+        } else if self.leaves && self.waiting() == Some(0) {
+            self.order(&LinkOrder::EndSession);
+            tracing::info!(
+                bridge,
+                session,
+                "a former connection of the bridge has sent its queue and ended"
+            );
         } else {
             tracing::warn!(
                 bridge,
@@ -195,7 +207,8 @@ impl Worker {
             );
         }
         self.end_notification();
-        self.publish(self.board.topic(), String::new());
+        self.whole.remove(&self.board);
+        self.whole.publish(|topic, payload| self.publish(topic, payload));
     }
 }
 

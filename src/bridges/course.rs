@@ -19,6 +19,9 @@ use crate::wire::Version;
 /// Shortest pause after a far broker has refused a name, a password or a Client Identifier.
 const REFUSED_PAUSE: Duration = Duration::from_secs(1);
 
+/// Connections in a row that a far broker ends instead of answering SUBSCRIBE, after which No Local may be the reason.
+const NO_LOCAL_DOUBTS: u8 = 2;
+
 /// How a connection ended.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -40,6 +43,10 @@ pub(super) struct Outcome {
     pub is_idle: bool,
     /// The far broker has nothing left of the bridge.
     pub is_given_up: bool,
+    /// The far broker may have ended it because of No Local.
+    pub is_no_local_doubted: bool,
+    /// The far broker grants subscriptions only without No Local.
+    pub is_no_local_refused: bool,
     /// Another table holds since it began: the session may not have the subscriptions of all its rules.
     pub is_adapted: bool,
 }
@@ -56,6 +63,8 @@ pub(super) struct Course {
     dialect: usize,
     /// The session has the subscriptions of the table.
     pub is_registered: bool,
+    /// Connections in a row that the far broker may have ended because of No Local.
+    no_local_doubts: u8,
     /// No connection is made.
     pub is_stopped: bool,
     /// No connection is made until messages wait.
@@ -91,6 +100,7 @@ impl Course {
             dialects: dialects(bridge),
             dialect: 0,
             is_registered: false,
+            no_local_doubts: 0,
             is_stopped: bridge.start == StartMode::Manual,
             is_idle: bridge.start == StartMode::Lazy,
             end: None,
@@ -129,6 +139,7 @@ impl Worker {
             course.backoff = Backoff::new(&self.bridge.reconnect);
         }
         course.is_given_up = outcome.is_given_up;
+        self.learn_of_no_local(&outcome, course);
         if let Some(order) = outcome.order {
             self.carry_out(order, course);
             return None;
@@ -145,6 +156,25 @@ impl Worker {
             return None;
         }
         Some(self.fall_back(&outcome, course))
+    }
+
+    /// A far broker may refuse subscriptions with No Local, or end the connection: it is not asked for it any more.
+    fn learn_of_no_local(&mut self, outcome: &Outcome, course: &mut Course) {
+        course.no_local_doubts = match outcome.is_no_local_doubted {
+            true => course.no_local_doubts.saturating_add(1),
+            false => 0,
+        };
+        if outcome.is_no_local_refused {
+            self.no_local = false;
+        } else if self.no_local && course.no_local_doubts >= NO_LOCAL_DOUBTS {
+            self.no_local = false;
+            let bridge = &*self.bridge.name;
+            tracing::warn!(
+                bridge,
+                "the far broker ends connections that subscribe with No Local (MQTT 5.0): it is not asked for it any \
+                 more, and what it sends back is recognised by its path and by what was sent lately"
+            );
+        }
     }
 
     /// Whether there is another protocol version to try.
@@ -221,7 +251,11 @@ impl Worker {
                 course.end = Some(drops_queue);
                 true
             }
-            Order::Change(Change::To(bridge, terms)) => {
+            Order::Change(change) => {
+                self.leaves |= matches!(change, Change::Leave(..));
+                let (Change::To(bridge, terms) | Change::Leave(bridge, terms)) = change else {
+                    return false;
+                };
                 self.adopt(*bridge, *terms);
                 course.begin_again(&self.bridge);
                 if !course.is_idle && !course.is_stopped {

@@ -3,12 +3,14 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `running` | the bridges that there are: which threads a start and a reload begin, change and end |
-//! | `worker` | the thread of a bridge: registration of its session, attempts |
+//! | `entry` | one of them, with the threads of its connections |
+//! | `worker` | the thread of a connection: registration of its session, attempts |
 //! | `course` | what it does after a connection, and on orders without one: pauses, other tables |
 //! | `watch` | a connection as the thread sees it: events, signs of life |
 //! | `change` | changes by a reload, on their way to the connection and the session |
 //! | `dial` | one connection: names, addresses, TCP and Unix sockets |
-//! | `board` | what is known of a bridge |
+//! | `board` | what is known of a connection |
+//! | `whole` | what is known of a bridge with its connections |
 //! | `orders` | commands of operators and changes by reloads, on their way to the thread |
 //! | `lazy` | connections only while messages wait |
 //! | `leaving` | the end of a connection by an order |
@@ -28,6 +30,7 @@ mod change;
 mod course;
 mod dial;
 mod encryption;
+mod entry;
 mod health;
 mod identity;
 mod lazy;
@@ -36,17 +39,20 @@ mod orders;
 mod running;
 mod token;
 mod watch;
+mod whole;
 mod worker;
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use crate::config::Settings;
 use crate::control::bridge::{BridgeCommand, BridgeIsStopped, BridgeStatus};
 use crate::control::stop::Stop;
-use crate::control::{Cores, Replies};
+use crate::control::{Cores, Replies, replies};
 use crate::transport::bridge::{Counters, SESSION_PREFIX};
-use running::{Place, Running};
+use change::kept;
+use running::{Place, Running, STACK_BYTES};
 
 /// The bridges of a broker; clones are the same ones.
 #[derive(Clone, Debug, Default)]
@@ -68,8 +74,18 @@ impl Bridges {
     ) -> Result<(), String> {
         let place = Place::new(folder, cores.clone(), stop.clone());
         let mut running = self.running();
-        running.begin(place, settings)?;
-        running.apply(settings, false)
+        let names = settings.bridges.iter().map(|of| &*of.name);
+        let doors = running.begin(place, names);
+        running.apply(settings, false)?;
+        drop(running);
+        // A single core may run on this thread later, and answers only then.
+        let (bridges, cores) = (self.clone(), cores.clone());
+        let thread = thread::Builder::new().name("bridges".to_owned()).stack_size(STACK_BYTES);
+        let look = move || {
+            let kept = kept(&cores);
+            bridges.running().take_up(kept, doors);
+        };
+        thread.spawn(look).map(drop).map_err(|error| error.to_string())
     }
 
     /// Makes the bridges those of these settings. Those that end drop their sessions here if that is asked for. The error
@@ -96,29 +112,31 @@ impl Bridges {
         self.running().status()
     }
 
-    /// Client Identifiers of the sessions of these bridges.
-    pub fn sessions(&self, of: &[BridgeStatus]) -> Arc<[Box<str>]> {
-        of.iter().map(|bridge| session(&bridge.name).into()).collect()
+    /// Client Identifiers of the sessions of a bridge; none if no bridge has this name.
+    pub fn sessions(&self, name: &str) -> Option<Vec<Box<str>>> {
+        let boards = self.running().whole(name)?.boards();
+        Some(boards.iter().map(|board| board.session().into()).collect())
     }
 
-    /// The Client Identifier of the session of a bridge; none if no bridge has this name.
-    pub fn session(&self, name: &str) -> Option<Box<str>> {
-        self.running().board(name).map(|_| session(name).into())
-    }
-
-    /// Sends a command to a bridge; none if no bridge has this name. The reply comes when the command is carried out.
+    /// Sends a command to each connection of a bridge; none if no bridge has this name. The replies come when the command
+    /// is carried out.
     pub fn command(
         &self,
         name: &str,
         command: BridgeCommand,
     ) -> Option<Replies<Result<(), BridgeIsStopped>>> {
-        Some(self.running().board(name)?.orders.send(command))
+        let boards = self.running().whole(name)?.boards();
+        let (to, replies) = replies();
+        for (number, board) in boards.iter().enumerate() {
+            board.orders.send(command, to.core(number));
+        }
+        Some(replies)
     }
 
     /// An operator has dropped messages of a bridge.
     pub fn note_dropped(&self, name: &str, messages: u64) {
-        if let Some(board) = self.running().board(name) {
-            Counters::add(&board.counters.by_operator, messages);
+        if let Some(whole) = self.running().whole(name) {
+            Counters::add(&whole.counters.by_operator, messages);
         }
     }
 

@@ -7,7 +7,7 @@ use flume::{Receiver, RecvError, Selector, Sender};
 
 use super::change::Change;
 use crate::control::bridge::{BridgeCommand, BridgeIsStopped};
-use crate::control::{Refused, Replies, Reply, replies};
+use crate::control::{Refused, Reply};
 use crate::transport::bridge::Event;
 
 /// Commands that wait for the thread of a bridge at most; further ones are refused.
@@ -59,20 +59,21 @@ pub(super) enum Heard {
 }
 
 impl Orders {
-    /// Sends a command to the thread. The reply comes when it is carried out.
-    pub fn send(&self, command: BridgeCommand) -> Replies<Result<(), BridgeIsStopped>> {
-        let (to, replies) = replies();
-        let reply = to.core(0);
+    /// Sends a command to the thread. The reply is given when it is carried out.
+    pub fn send(&self, command: BridgeCommand, reply: Reply<Result<(), BridgeIsStopped>>) {
         if self.sender.len() >= COMMANDS_MAX {
-            reply.refuse(Refused::Busy);
-            return replies;
+            return reply.refuse(Refused::Busy);
         }
         if let Err(refused) = self.sender.try_send(Order::Command { command, reply })
             && let Order::Command { reply, .. } = refused.into_inner()
         {
             reply.refuse(Refused::Busy);
         }
-        replies
+    }
+
+    /// Whether there is room for a change.
+    pub fn has_room(&self) -> bool {
+        !self.sender.is_full()
     }
 
     /// Sends a change to the thread; whether there is room for it.
@@ -120,13 +121,20 @@ fn within(outcome: Result<Heard, SelectError>) -> Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::{Replies, replies};
+
+    fn send(orders: &Orders, command: BridgeCommand) -> Replies<Result<(), BridgeIsStopped>> {
+        let (to, replies) = replies();
+        orders.send(command, to.core(0));
+        replies
+    }
 
     #[test]
     fn a_thread_that_is_busy_takes_a_few_commands_and_changes_and_refuses_the_others() {
         let orders = Orders::default();
         let waiting: Vec<_> =
-            (0..COMMANDS_MAX).map(|_| orders.send(BridgeCommand::Reconnect)).collect();
-        let refused = orders.send(BridgeCommand::Stop).try_next();
+            (0..COMMANDS_MAX).map(|_| send(&orders, BridgeCommand::Reconnect)).collect();
+        let refused = send(&orders, BridgeCommand::Stop).try_next();
         assert!(matches!(refused, Some((_, Err(Refused::Busy)))), "{refused:?}");
         assert!(waiting.iter().all(|replies| replies.try_next().is_none()));
         let change = || orders.change(Change::End { drops_queue: false });
@@ -143,11 +151,11 @@ mod tests {
             (Orders::default(), Instant::now() + std::time::Duration::from_secs(60));
         let (running, stopped) = flume::bounded(0);
         let (sender, events) = flume::bounded(1);
-        let _reply = orders.send(BridgeCommand::Stop);
+        let _reply = send(&orders, BridgeCommand::Stop);
         assert!(matches!(orders.wait(&stopped, far), Heard::Order(_)));
         assert!(matches!(orders.wait(&stopped, Instant::now()), Heard::Nothing));
         sender.send(Event::Discarded).expect("there is room");
-        let _reply = orders.send(BridgeCommand::Stop);
+        let _reply = send(&orders, BridgeCommand::Stop);
         assert!(matches!(orders.wait_on(&events, false, far), Heard::Event(Event::Discarded)));
         assert!(matches!(orders.wait_on(&events, false, Instant::now()), Heard::Nothing));
         assert!(matches!(orders.wait_on(&events, true, far), Heard::Order(_)));

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flume::Receiver;
 
 use super::board::Standing;
-use super::change::Changing;
+use super::change::{Change, Changing};
 use super::course::Outcome;
 use super::health::{Refused, is_about_identity};
 use super::lazy::Traffic;
@@ -19,6 +19,8 @@ use crate::control::bridge::{BridgeCommand, BridgeDue, BridgeState, LinkOrder};
 use crate::transport::bridge::Event;
 use crate::wire::ReasonCode;
 
+/// How often a connection that ends once its queue is sent looks at it.
+const LOOK: Duration = Duration::from_secs(1);
 /// Signs of life in a Keep Alive.
 const TICKS: u32 = 4;
 /// Return code before 5.0: unacceptable protocol version.
@@ -92,7 +94,8 @@ impl Worker {
     pub fn watch(&mut self, mut of: Watched<'_>) -> Outcome {
         loop {
             let takes_orders = !of.changing.is_last;
-            let is_over = match self.board.orders.wait_on(&of.events, takes_orders, of.due()) {
+            let due = if self.leaves { of.due().min(Instant::now() + LOOK) } else { of.due() };
+            let is_over = match self.board.orders.wait_on(&of.events, takes_orders, due) {
                 Heard::Event(event) => self.hear(event, &mut of),
                 Heard::Order(order) => self.take(order, &mut of),
                 Heard::Gone | Heard::Stopped => true,
@@ -137,6 +140,16 @@ impl Worker {
                 return true;
             }
             Event::TakenOver => outcome.is_taken_over = true,
+            Event::NoLocalDoubted => outcome.is_no_local_doubted = true,
+            Event::NoLocalRefused => {
+                outcome.is_no_local_refused = true;
+                let bridge = &*self.bridge.name;
+                tracing::warn!(
+                    bridge,
+                    "the far broker grants subscriptions only without No Local (MQTT 5.0): what it sends back is \
+                     recognised by its path and by what was sent lately"
+                );
+            }
             other => {
                 self.log(other, &mut of.refused);
                 let again = of.again.unwrap_or(Instant::now() + AGAIN);
@@ -175,7 +188,7 @@ impl Worker {
     }
 
     /// Does what is due. Returns whether the connection has ended for it.
-    fn do_what_is_due(&self, of: &mut Watched<'_>) -> bool {
+    fn do_what_is_due(&mut self, of: &mut Watched<'_>) -> bool {
         let now = Instant::now();
         of.changing.go_on(self, of.socket.as_ref());
         if of.renews.take_if(|renews| *renews <= now).is_some() {
@@ -194,6 +207,10 @@ impl Worker {
             of.next_tick = now + of.interval;
         }
         let may_leave = of.since.is_some() && !of.changing.is_last;
+        if may_leave && self.leaves && of.changing.due().is_none() && self.waiting() == Some(0) {
+            // Nothing comes any more, and nothing is left.
+            of.changing.begin(self, Change::End { drops_queue: false });
+        }
         if may_leave && of.traffic.has_ceased() && self.waiting() == Some(0) {
             leaving::leave(&self.cores, &self.terms.session, &of.events, of.socket.as_ref(), true);
             of.outcome.is_idle = true;
@@ -254,6 +271,8 @@ impl Worker {
             | Event::Connected { .. }
             | Event::Refused { .. }
             | Event::TakenOver
+            | Event::NoLocalRefused
+            | Event::NoLocalDoubted
             | Event::Ended { .. } => {}
         }
     }

@@ -9,7 +9,9 @@ use super::board::{Board, Standing};
 use super::change::Changing;
 use super::course::{Course, Dialect, Outcome, dialects};
 use super::encryption::Encryption;
+use super::entry::Waits;
 use super::watch::Watched;
+use super::whole::Whole;
 use super::{board, dial, token};
 use crate::base::secret_file;
 use crate::config::bridge::{Bridge, BridgeQueue, Profile};
@@ -24,6 +26,8 @@ use crate::wire::Version;
 const EVENTS_MAX: usize = 256;
 /// How long the registration of the session may take.
 const REGISTRATION: Duration = Duration::from_secs(30);
+/// How often it is looked whether others have ended.
+const LOOK: Duration = Duration::from_millis(100);
 /// Time before the far broker is asked again for what it has refused.
 pub(super) const AGAIN: Duration = Duration::from_secs(60);
 
@@ -34,21 +38,28 @@ pub(super) struct Worker {
     pub bridge: Bridge,
     pub cores: Cores,
     pub board: Arc<Board>,
+    /// The bridge with its other connections.
+    pub whole: Arc<Whole>,
     /// Whether the broker stops.
     pub stop: Stop,
     /// Disconnected once it has stopped.
     pub stopped: Receiver<()>,
-    /// Bridges that have to have ended before, as they have the name or the Client Identifier of this one. Each is
-    /// disconnected when it has.
-    pub former: Vec<Receiver<()>>,
+    /// What it waits for.
+    pub waits: Waits,
+    /// Whether it takes no more messages here, and ends once those that it has are sent.
+    pub leaves: bool,
+    /// Whether the far broker is asked for No Local.
+    pub no_local: bool,
+    /// Dropped when the session has its subscriptions.
+    pub registering: Option<Sender<()>>,
     /// Dropped when the thread ends.
-    pub _running: Sender<()>,
+    pub _running: (Sender<()>, Option<Sender<()>>),
 }
 
 impl Worker {
     /// Serves the bridge until the broker stops, or a reload ends the bridge.
     pub fn run(mut self) {
-        for former in std::mem::take(&mut self.former) {
+        for former in std::mem::take(&mut self.waits.former) {
             // Nothing is sent.
             let _ = former.recv();
         }
@@ -63,6 +74,12 @@ impl Worker {
         loop {
             if !course.is_registered && self.register_until_done(course) {
                 return;
+            }
+            if self.is_early() && !course.is_stopped {
+                if self.rest(Some(LOOK), course) {
+                    return;
+                }
+                continue;
             }
             if course.is_idle && !course.is_stopped {
                 if self.await_messages(course) {
@@ -91,6 +108,12 @@ impl Worker {
         }
     }
 
+    /// Whether others have to end before it connects.
+    fn is_early(&mut self) -> bool {
+        self.waits.before.retain(|of| !of.is_disconnected());
+        !self.waits.before.is_empty()
+    }
+
     /// Makes sure that the session exists. Returns whether the thread ends.
     fn register_until_done(&mut self, course: &mut Course) -> bool {
         loop {
@@ -102,6 +125,7 @@ impl Worker {
                         course.start = Start::Discard;
                     }
                     course.is_registered = true;
+                    self.registering = None;
                     self.set_queue();
                     if course.is_stopped {
                         self.tell(Standing { state: BridgeState::Stopped, ..Standing::default() });
@@ -195,7 +219,8 @@ impl Worker {
             _ => None,
         };
         let username = (!self.bridge.username.is_empty()).then(|| self.bridge.username.clone());
-        Ok((Attempt { version, is_bridge, start, username, password }, lasts))
+        let no_local = self.no_local;
+        Ok((Attempt { version, is_bridge, no_local, start, username, password }, lasts))
     }
 
     fn connect(&mut self, dialect: Dialect, start: Start, changing: Changing) -> Outcome {
@@ -246,8 +271,7 @@ impl Worker {
     }
 
     pub fn publish_state(&self) {
-        let (topic, payload) = self.board.publication();
-        self.publish(topic, payload);
+        self.whole.publish(|topic, payload| self.publish(topic, payload));
         if let Some(topic) = &self.terms.notification {
             let is_connected = self.board.is_connected();
             let payload =

@@ -2,6 +2,7 @@
 
 pub mod changes;
 mod check;
+mod connections;
 mod overlap;
 mod profile;
 mod queue;
@@ -80,6 +81,12 @@ pub struct Bridge {
     /// Seconds without a message after which such a bridge disconnects.
     #[serde(default = "idle_s", deserialize_with = "between::<_, _, 1, 86_400>")]
     pub idle_s: u32,
+    /// Connections to the other broker.
+    #[serde(default = "connections", deserialize_with = "between::<_, _, 1, 16>")]
+    pub connections: u16,
+    /// Name of the shared subscriptions at the other broker; empty for subscriptions that are not shared.
+    #[serde(default)]
+    pub share: String,
     /// User by whose rules messages come in and go out; empty for none.
     #[serde(default)]
     pub user: String,
@@ -120,6 +127,10 @@ fn lazy_messages() -> u32 {
 
 fn idle_s() -> u32 {
     60
+}
+
+fn connections() -> u16 {
+    1
 }
 
 fn hops_max() -> u8 {

@@ -3,6 +3,7 @@
 use std::net::TcpStream;
 use std::sync::Arc;
 
+use crate::base::part::Part;
 use crate::config::bridge::BridgeQueue;
 use crate::control::command::Reply;
 use crate::transport::Transport;
@@ -141,11 +142,32 @@ pub struct KeptBridge {
     pub far_subscriptions: Vec<Box<str>>,
 }
 
+/// What is known of one connection of a bridge.
+#[derive(Clone, Debug, Default)]
+pub struct ConnectionStatus {
+    /// The part of all topics that it takes; none if the bridge has one connection.
+    pub part: Option<Part>,
+    /// Client Identifier of its session here.
+    pub session: Box<str>,
+    /// State.
+    pub state: BridgeState,
+    /// The server that it is connected to.
+    pub server: Option<String>,
+    /// Whether that server had kept a session.
+    pub session_present: Option<bool>,
+    /// Why it is not connected, or what is wrong although it is.
+    pub why: Option<String>,
+    /// When the state began, in seconds since 1970.
+    pub since_s: u64,
+}
+
 /// What is known of a bridge. Counters are since the start of the broker.
 #[derive(Clone, Debug, Default)]
 pub struct BridgeStatus {
     /// Name.
     pub name: String,
+    /// Its connections, and those that end once their queues are sent.
+    pub connections: Vec<ConnectionStatus>,
     /// The configured servers.
     pub servers: Vec<String>,
     /// State.
@@ -180,6 +202,13 @@ pub struct BridgeStatus {
     pub connects: u64,
     /// Sessions that the far broker has lost.
     pub sessions_lost: u64,
+}
+
+impl BridgeStatus {
+    /// Whether a connection of the bridge tries to be connected, and is not.
+    pub fn is_amiss(&self) -> bool {
+        self.state.is_amiss() || self.connections.iter().any(|of| of.state.is_amiss())
+    }
 }
 
 /// The state of a bridge.

@@ -17,7 +17,7 @@ use crate::engine::listeners::NO_LISTENER;
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
 use crate::transport::bridge::mapping::InMap;
-use crate::transport::bridge::{FarEnd, Link, SESSION_PREFIX};
+use crate::transport::bridge::{FarEnd, Link, SESSION_PREFIX, part_of};
 use crate::wire::ReasonCode;
 
 /// Client Identifiers of the sessions of bridges that this core has had: as many as there are names in the store and in
@@ -67,6 +67,7 @@ impl Engine {
         let Some(link) = link_of(&self.connections[id]) else { return };
         let (terms, is_far_session_new) = (link.terms().clone(), link.is_far_session_new());
         self.bridges.0.insert(terms.session.clone());
+        self.note_part(session);
         if is_far_session_new {
             self.forget_received(session);
             self.forget_far(session, |filter| !terms.r#in.has_filter(filter));
@@ -82,6 +83,17 @@ impl Engine {
         }
         let kept = self.sessions[session].far_subscriptions().to_vec();
         self.with_link(id, |link| link.give_up_others(&kept));
+    }
+
+    /// The session may be of one of several connections, which takes a part of all topics.
+    fn note_part(&mut self, session: SessionId) {
+        let state = &mut self.sessions[session];
+        let part = part_of(state.client_identifier.as_str());
+        if part.is_some() && state.extra.as_ref().and_then(|extra| extra.part) != part {
+            state.extra.get_or_insert_default().part = part;
+            self.flush_fan_out_batch();
+            self.router.note_part();
+        }
     }
 
     /// The bridge is about to subscribe to these filters at its far broker, if it is connected.
@@ -129,6 +141,7 @@ impl Engine {
             let extra = state.extra.get_or_insert_default();
             extra.far_subscriptions = far_subscriptions.into_iter().collect();
         }
+        self.note_part(session);
     }
 
     /// The sessions of bridges on this core, configured or not.

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use crate::base::clock::Deadline;
 use crate::base::ids::ConnectionId;
+use crate::base::part::Part;
 use crate::config::bridge::BridgeQueue;
 use crate::resources::gauges::{Charge, Ledger};
 use crate::resources::users::Membership;
@@ -81,6 +82,8 @@ pub struct SessionExtra {
     pub own_bounds: Option<Box<BridgeQueue>>,
     /// Of a bridge: Topic Filters that it may have subscribed to at its far broker, in no order.
     pub far_subscriptions: Box<[Box<str>]>,
+    /// Of a bridge with several connections: the topics that this one takes.
+    pub part: Option<Part>,
     /// The session has ended: its place stays taken until the index has none of its subscriptions.
     pub is_over: bool,
 }
@@ -231,6 +234,12 @@ impl Session {
     /// Of a bridge: Topic Filters that it may have subscribed to at its far broker.
     pub fn far_subscriptions(&self) -> &[Box<str>] {
         self.extra.as_ref().map_or(&[], |extra| &extra.far_subscriptions)
+    }
+
+    /// Whether the session receives messages of a topic that its subscriptions match.
+    pub fn takes(&self, topic: &str) -> bool {
+        let part = self.extra.as_ref().and_then(|extra| extra.part);
+        part.is_none_or(|part| part.takes(topic))
     }
 
     /// Whether the session has ended, and only its place is still taken.

@@ -5,6 +5,7 @@
 mod access;
 #[cfg(feature = "admin")]
 mod commands;
+mod connections;
 mod crashes;
 mod far;
 #[path = "../support/folder.rs"]
@@ -15,6 +16,7 @@ mod link;
 mod loops;
 mod mosquitto;
 mod mosquitto_conf;
+mod no_local;
 mod outages;
 mod passing;
 mod profiles;

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::Bridge;
+use super::{Bridge, InRule};
 
 /// What a reload does with a bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -162,6 +162,11 @@ fn outgoing(bridge: &Bridge) -> Vec<(&str, u8)> {
     highest(bridge.outgoing.iter().map(|rule| (rule.filter.as_str(), rule.qos_max)))
 }
 
+/// The filters of rules, each once.
+pub(super) fn filters_of(rules: &[InRule]) -> Vec<&str> {
+    highest(rules.iter().map(|rule| (rule.filter.as_str(), 0))).into_iter().map(|of| of.0).collect()
+}
+
 fn highest<'a>(rules: impl Iterator<Item = (&'a str, u8)>) -> Vec<(&'a str, u8)> {
     let mut all: Vec<(&str, u8)> = Vec::new();
     for (filter, qos) in rules {
@@ -209,6 +214,8 @@ mod tests {
         "packet_bytes_max = 1000",
         "receive_maximum = 5",
         "user = \"u\"",
+        "connections = 2",
+        "share = \"g\"",
         "tls.ca = \"/ca\"",
         "tls.certificate = \"/c\"\ntls.key = \"/k\"",
         "tls.key = \"/k\"\ntls.certificate = \"/c\"",

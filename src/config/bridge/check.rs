@@ -84,6 +84,7 @@ impl Bridge {
         self.queue.check()?;
         self.check_rules()?;
         self.check_profile()?;
+        self.check_connections()?;
         self.with_profile().check_net()
     }
 
@@ -164,9 +165,9 @@ impl Bridge {
             return Err("the name is used twice; names are unique".to_owned());
         }
         // Without a Client Identifier, it has the name of the bridge.
-        let identifier = &self.client_identifier;
+        let identifiers = self.client_identifiers("");
         let alike =
-            |other: &&Self| !identifier.is_empty() && other.client_identifier == *identifier;
+            |other: &&Self| other.client_identifiers("").iter().any(|of| identifiers.contains(of));
         for other in others.iter().filter(alike) {
             let shared = self.servers.iter().find(|server| other.servers.contains(server));
             if let Some(server) = shared {

@@ -99,7 +99,7 @@ impl Topics {
     }
 
     /// Whether there is a topic that both have.
-    fn meets(&self, other: &Self) -> bool {
+    pub(super) fn meets(&self, other: &Self) -> bool {
         let (ours, theirs) = (self.levels.len(), other.levels.len());
         let is_long_enough =
             (ours >= theirs || self.has_more) && (theirs >= ours || other.has_more);

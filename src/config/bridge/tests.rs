@@ -41,6 +41,8 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         start: StartMode::Always,
         lazy_messages: 1,
         idle_s: 60,
+        connections: 1,
+        share: String::new(),
         user: String::new(),
         retained: Retained::Initial,
         hops_max: 8,

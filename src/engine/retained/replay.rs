@@ -105,8 +105,8 @@ impl Engine {
                 state.replays.end_first();
             }
             self.work.spend(portion.messages.len() * MESSAGE_STEPS);
-            if self.router.has_read_rules() {
-                self.leave_out_unreadable(recipient.session, subscription, &mut portion.messages);
+            if self.router.is_filtered() {
+                self.leave_out(recipient.session, subscription, &mut portion.messages);
             }
             for message in portion.messages {
                 self.send_retained(&recipient, &message);
@@ -121,14 +121,16 @@ impl Engine {
         }
     }
 
-    /// Leaves out messages that a subscription does not receive because the access rules filter it.
+    /// Leaves out messages of topics that the session does not take, and those that a subscription does not receive
+    /// because the access rules filter it.
     #[cold]
-    fn leave_out_unreadable(
+    fn leave_out(
         &mut self,
         session: SessionId,
         subscription: FilterId,
         messages: &mut Vec<Message>,
     ) {
+        messages.retain(|message| self.sessions[session].takes(message.content().topic));
         let found = self.router.index().get(subscription, session.into());
         if found.is_some_and(|subscription| subscription.options.is_filtered()) {
             let Self { router, sessions, work, .. } = self;

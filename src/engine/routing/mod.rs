@@ -189,6 +189,17 @@ impl Router {
         self.cache.has_read_rules()
     }
 
+    /// Whether some subscriptions do not receive all that they match.
+    pub(in crate::engine) fn is_filtered(&self) -> bool {
+        self.cache.is_filtered()
+    }
+
+    /// Some session takes a part of all topics.
+    #[cfg(feature = "bridge")]
+    pub(in crate::engine) fn note_part(&mut self) {
+        self.cache.note_part();
+    }
+
     /// Other access rules filter subscriptions from now on.
     pub(in crate::engine) fn set_read_rules(&mut self, read_rules: Option<Arc<dyn ReadRules>>) {
         self.cache.set_read_rules(read_rules);

@@ -244,8 +244,12 @@ pub struct TopicCache {
     scratch_elsewhere: CoreMatches,
     /// Steps since the last [`Self::take_steps`].
     steps: usize,
+    /// Some subscriptions do not receive all that they match.
+    is_filtered: bool,
     /// Rules that filter the subscriptions with a mark.
     read_rules: Option<Arc<dyn ReadRules>>,
+    /// Some sessions take a part of all topics.
+    has_parts: bool,
 }
 
 #[derive(Debug)]
@@ -285,7 +289,9 @@ impl TopicCache {
             scratch: Matches::default(),
             scratch_elsewhere: CoreMatches::default(),
             steps: 0,
+            is_filtered: false,
             read_rules: None,
+            has_parts: false,
         }
     }
 
@@ -293,8 +299,20 @@ impl TopicCache {
     pub fn set_read_rules(&mut self, read_rules: Option<Arc<dyn ReadRules>>) {
         if self.read_rules.is_some() || read_rules.is_some() {
             self.read_rules = read_rules;
+            self.is_filtered = self.has_parts || self.read_rules.is_some();
             self.clear();
         }
+    }
+
+    /// Some session takes a part of all topics.
+    pub fn note_part(&mut self) {
+        (self.has_parts, self.is_filtered) = (true, true);
+        self.clear();
+    }
+
+    /// Whether some subscriptions do not receive all that they match.
+    pub fn is_filtered(&self) -> bool {
+        self.is_filtered
     }
 
     /// Whether subscriptions with a mark are filtered.
@@ -311,10 +329,15 @@ impl TopicCache {
         may_read
     }
 
-    /// Leaves out matching subscriptions with a mark whose sessions may not receive messages of the topic.
+    /// Leaves out matching subscriptions of sessions that do not take the topic, and those with a mark whose sessions
+    /// may not receive messages of it.
     #[cold]
-    fn leave_out_unreadable(&mut self, topic: &str, sessions: &SessionTable) {
+    fn leave_out(&mut self, topic: &str, sessions: &SessionTable) {
         let subscriptions = &mut self.scratch.subscriptions;
+        if self.has_parts {
+            self.steps += subscriptions.len();
+            subscriptions.retain(|of| sessions[SessionId::from(of.subscriber)].takes(topic));
+        }
         let is_filtered = |subscription: &Subscription| subscription.options.is_filtered();
         let Some(rules) =
             self.read_rules.as_ref().filter(|_| subscriptions.iter().any(is_filtered))
@@ -438,8 +461,8 @@ impl TopicCache {
     ) -> Recipients {
         index.matches(topic, &mut self.scratch);
         self.steps += self.scratch.steps();
-        if self.read_rules.is_some() {
-            self.leave_out_unreadable(topic, sessions);
+        if self.is_filtered {
+            self.leave_out(topic, sessions);
         }
         let class = |session: SessionId| sessions[session].class;
         let mut recipients = Recipients::new(&mut self.scratch, class);

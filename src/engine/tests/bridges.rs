@@ -33,6 +33,7 @@ fn terms(filters: &[&str]) -> Arc<Terms> {
         receive_maximum: 10,
         out: OutMap::default(),
         r#in: InMap::new(&filters.iter().map(rule).collect::<Vec<_>>()),
+        group: None,
         echoes: None,
         accepts: Accepts::default(),
         notification: None,

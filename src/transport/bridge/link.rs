@@ -55,6 +55,9 @@ pub struct Terms {
     pub out: OutMap,
     /// What comes in.
     pub r#in: InMap,
+    /// Name of the bridge, if it has several connections or shared subscriptions: the far broker sends back by one of
+    /// them what has come by another, and this broker sends one of them what has come by another.
+    pub group: Option<Box<str>>,
     /// What was sent lately, if the far broker may send it back.
     pub echoes: Option<Arc<Echoes>>,
     /// What the far broker accepts beyond what it says.
@@ -70,6 +73,8 @@ pub struct Attempt {
     pub version: Version,
     /// Whether bit 7 of the Protocol Version says before 5.0 that the client is a bridge.
     pub is_bridge: bool,
+    /// Whether subscriptions ask for No Local in 5.0.
+    pub no_local: bool,
     /// What becomes of a session that the far broker has.
     pub start: Start,
     /// User Name.
@@ -166,6 +171,7 @@ impl Link {
         let attempt = Attempt {
             version: Version::V5,
             is_bridge: false,
+            no_local: true,
             start: Start::Resume,
             username: None,
             password: None,
@@ -179,7 +185,9 @@ impl Link {
 
     /// A link that connects to the far broker.
     pub fn connect(terms: Arc<Terms>, attempt: Attempt, report: Report) -> Self {
+        let no_local = attempt.no_local && attempt.version == Version::V5;
         let mut link = Self::new(terms, attempt, report, Phase::Connecting);
+        link.subscriptions = FarSubscriptions::new(no_local);
         session::connect(&link.terms, &link.attempt, &mut link.to_far);
         link
     }
@@ -308,6 +316,7 @@ impl Link {
                         if of.reason == ReasonCode::SessionTakenOver {
                             self.report.tell(Event::TakenOver);
                         }
+                        self.subscriptions.note_end(of.reason as u8);
                         explain(of.reason, of.reason_string)
                     }
                     _ => "DISCONNECT".to_owned(),
@@ -396,13 +405,14 @@ impl Link {
     /// A message of the far broker is published here.
     fn take_publish(&mut self, publish: &Publish<'_>, plain: &mut Vec<u8>) {
         Counters::note(&self.report.counters.received);
+        // First, as an echo is not worth a line in the log.
+        if self.is_echo(publish) {
+            Counters::note(&self.report.counters.loops);
+            return self.decline(publish);
+        }
         let passed = path::of(&publish.properties.user_properties);
         if !path::may_enter(passed, &self.terms.broker, self.terms.hops_max) {
             self.report.note_loop(publish.topic, passed);
-            return self.decline(publish);
-        }
-        if self.is_echo(publish) {
-            Counters::note(&self.report.counters.loops);
             return self.decline(publish);
         }
         let mut topic = std::mem::take(&mut self.topic);
@@ -410,6 +420,9 @@ impl Link {
             Some(_) => {
                 let user_properties = &publish.properties.user_properties;
                 path::extended(user_properties, &self.terms.broker, &mut self.properties);
+                if let Some(group) = &self.terms.group {
+                    path::push_group(group, &mut self.properties);
+                }
                 let properties = PublishProperties {
                     topic_alias: None,
                     subscription_identifiers: SubscriptionIdentifiers::default(),
@@ -427,11 +440,24 @@ impl Link {
         self.topic = topic;
     }
 
-    /// What was sent, if the far broker sends it back: it does not know that the client is a bridge, and messages have no
-    /// path in its version.
+    /// What was sent, if the far broker sends back some of it: it does not know that the client is a bridge, or that
+    /// another client is of the same one.
     fn echoes(&self) -> Option<&Echoes> {
-        let is_known = self.attempt.version == Version::V5 || self.attempt.is_bridge;
-        self.terms.echoes.as_deref().filter(|_| !is_known)
+        let is_of_several = self.terms.group.is_some();
+        self.terms.echoes.as_deref().filter(|_| is_of_several || !self.has_no_local())
+    }
+
+    /// Whether the far broker does not send back to this connection what it has from it.
+    fn has_no_local(&self) -> bool {
+        match self.attempt.version {
+            Version::V5 => self.subscriptions.no_local() && !self.terms.r#in.is_shared(),
+            _ => self.attempt.is_bridge && !self.terms.r#in.is_shared(),
+        }
+    }
+
+    /// Whether a message that was sent on this topic may come back: filters that it matches are all of one connection.
+    fn comes_back(&self, topic: &str) -> bool {
+        !self.has_no_local() || !self.terms.r#in.matches(topic)
     }
 
     /// Whether a message of the far broker is one that it has from here.
@@ -544,6 +570,14 @@ impl Link {
     fn note_held(&mut self) {
         let own = self.to_far.capacity() + self.to_session.capacity();
         self.held = self.partial.capacity() + own + self.sent_topics.bytes_held();
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        if self.phase == Phase::Open && self.subscriptions.is_no_local_in_doubt() {
+            self.report.tell(Event::NoLocalDoubted);
+        }
     }
 }
 

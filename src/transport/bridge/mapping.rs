@@ -16,10 +16,13 @@ pub struct OutMap(Map);
 impl OutMap {
     /// The map of rules that the configuration has checked.
     pub fn new(rules: &[OutRule]) -> Self {
-        Self(Map::new(rules.iter().map(|rule| {
-            let prefixes = (rule.local_prefix.as_str(), rule.remote_prefix.as_str());
-            Rule::new(&rule.filter, rule.qos_max, prefixes)
-        })))
+        Self(Map::new(
+            "",
+            rules.iter().map(|rule| {
+                let prefixes = (rule.local_prefix.as_str(), rule.remote_prefix.as_str());
+                Rule::new(&rule.filter, rule.qos_max, prefixes)
+            }),
+        ))
     }
 
     /// Writes the topic at the other broker of a message with this topic. Returns the number of the rule and the
@@ -29,9 +32,15 @@ impl OutMap {
         Some((rule, self.0.rules[rule].qos))
     }
 
-    /// Whether there is no rule.
+    /// The same map without subscriptions: for messages that were queued before.
+    pub fn without_subscriptions(mut self) -> Self {
+        self.0.filters = Box::default();
+        self
+    }
+
+    /// Whether nothing is subscribed to.
     pub fn is_empty(&self) -> bool {
-        self.0.rules.is_empty()
+        self.0.filters.is_empty()
     }
 
     /// Bytes by which a topic grows at most.
@@ -53,16 +62,35 @@ pub struct InMap(Map);
 impl InMap {
     /// The map of rules that the configuration has checked.
     pub fn new(rules: &[InRule]) -> Self {
-        Self(Map::new(rules.iter().map(|rule| {
-            let prefixes = (rule.remote_prefix.as_str(), rule.local_prefix.as_str());
-            Rule::new(&rule.filter, rule.qos, prefixes)
-        })))
+        Self::shared("", rules)
+    }
+
+    /// The same with shared subscriptions of this name, if it is not empty.
+    pub fn shared(share: &str, rules: &[InRule]) -> Self {
+        let beginning = if share.is_empty() { String::new() } else { format!("$share/{share}/") };
+        Self(Map::new(
+            &beginning,
+            rules.iter().map(|rule| {
+                let prefixes = (rule.remote_prefix.as_str(), rule.local_prefix.as_str());
+                Rule::new(&rule.filter, rule.qos, prefixes)
+            }),
+        ))
     }
 
     /// Writes the topic at this broker of a message with this topic. Returns the number of the rule; none, with
     /// nothing written, if the message does not pass.
     pub fn map_in(&self, topic: &str, into: &mut String) -> Option<usize> {
         self.0.map(topic, into)
+    }
+
+    /// Whether a filter matches a topic at the other broker.
+    pub fn matches(&self, topic: &str) -> bool {
+        self.0.rules.iter().any(|rule| rule.matches(topic))
+    }
+
+    /// Whether the subscriptions are shared.
+    pub fn is_shared(&self) -> bool {
+        self.0.is_shared
     }
 
     /// Whether a Topic Filter is to be subscribed to at the other broker.
@@ -79,21 +107,24 @@ impl InMap {
 #[derive(Clone, Debug, Default)]
 struct Map {
     rules: Box<[Rule]>,
-    /// Numbers of the first rules of each filter, with the highest QoS of its rules.
-    filters: Box<[(usize, Qos)]>,
+    /// The filters of the rules as they are subscribed to, each once, with the highest QoS of its rules.
+    filters: Box<[(Box<str>, Qos)]>,
+    is_shared: bool,
 }
 
 impl Map {
-    fn new(rules: impl Iterator<Item = Rule>) -> Self {
+    /// `beginning` is put before the filters when they are subscribed to.
+    fn new(beginning: &str, rules: impl Iterator<Item = Rule>) -> Self {
         let rules: Box<[Rule]> = rules.collect();
-        let mut filters: Vec<(usize, Qos)> = Vec::new();
-        for (number, rule) in rules.iter().enumerate() {
-            match filters.iter_mut().find(|(of, _)| rules[*of].filter == rule.filter) {
+        let mut filters: Vec<(Box<str>, Qos)> = Vec::new();
+        for rule in &rules {
+            let filter = format!("{beginning}{}", rule.filter);
+            match filters.iter_mut().find(|(of, _)| **of == *filter) {
                 Some((_, qos)) => *qos = rule.qos.max(*qos),
-                None => filters.push((number, rule.qos)),
+                None => filters.push((filter.into(), rule.qos)),
             }
         }
-        Self { rules, filters: filters.into() }
+        Self { rules, filters: filters.into(), is_shared: !beginning.is_empty() }
     }
 
     fn map(&self, topic: &str, into: &mut String) -> Option<usize> {
@@ -115,7 +146,7 @@ impl Map {
     }
 
     fn filters(&self) -> impl Iterator<Item = (&str, Qos)> {
-        self.filters.iter().map(|&(rule, qos)| (&*self.rules[rule].filter, qos))
+        self.filters.iter().map(|(filter, qos)| (&**filter, *qos))
     }
 }
 

@@ -35,5 +35,14 @@ pub use self::far_end::FarEnd;
 pub use self::link::{Attempt, Link, Start, Terms};
 pub use self::report::{Counters, Event, Refusal, Report};
 
+use crate::base::part::Part;
+
 /// How the Client Identifiers of the bridges' sessions begin. Other clients may not use them.
 pub const SESSION_PREFIX: &str = "$bridge/";
+
+/// The part of all topics that the session with a Client Identifier takes, if it is one of several of a bridge. The
+/// names of bridges have no `/`.
+pub fn part_of(client_identifier: &str) -> Option<Part> {
+    let (_, part) = client_identifier.strip_prefix(SESSION_PREFIX)?.split_once('/')?;
+    Part::parse(part)
+}

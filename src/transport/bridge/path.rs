@@ -10,6 +10,9 @@ use crate::wire::UserProperties;
 
 /// Name of the User Property.
 const NAME: &str = "ringmq-path";
+/// Name of the User Property with the name of the bridge over which a message has come in, if the bridge has several
+/// sessions here: what one of them has published is not for another. It never leaves this broker over a bridge.
+const GROUP: &str = "ringmq-bridge";
 
 /// The path of a message; empty if it has none.
 pub(super) fn of<'a>(properties: &UserProperties<'a>) -> &'a str {
@@ -41,6 +44,7 @@ pub(super) fn extended(properties: &UserProperties<'_>, broker: &str, encoded: &
     for (name, value) in properties.iter() {
         match name {
             NAME => path.push_str(value),
+            GROUP => {}
             _ => UserProperties::push(encoded, name, value),
         }
     }
@@ -51,6 +55,16 @@ pub(super) fn extended(properties: &UserProperties<'_>, broker: &str, encoded: &
     // A path that has grown beyond a string of MQTT, which only others can have made, begins anew.
     let path = if path.len() > usize::from(u16::MAX) { broker } else { &path };
     UserProperties::push(encoded, NAME, path);
+}
+
+/// Adds the name of the bridge to User Properties of a message that comes in.
+pub(super) fn push_group(group: &str, encoded: &mut Vec<u8>) {
+    UserProperties::push(encoded, GROUP, group);
+}
+
+/// Whether a message has come in over this bridge.
+pub(super) fn is_of_group(properties: &UserProperties<'_>, group: &str) -> bool {
+    properties.iter().any(|(name, value)| name == GROUP && value == group)
 }
 
 #[cfg(test)]
@@ -69,6 +83,18 @@ mod tests {
         let properties = UserProperties::encoded(&twice);
         assert_eq!(of(&properties), "0000000a,0000000b");
         assert_eq!(properties.iter().next(), Some(("a", "1")));
+    }
+
+    #[test]
+    fn the_bridge_that_a_message_has_come_over_is_known_until_it_leaves_over_another() {
+        let mut section = Vec::new();
+        push_group("cloud", &mut section);
+        let properties = UserProperties::encoded(&section);
+        assert!(is_of_group(&properties, "cloud") && !is_of_group(&properties, "clou"));
+        let mut left = Vec::new();
+        extended(&properties, "0000000a", &mut left);
+        let left: Vec<_> = UserProperties::encoded(&left).iter().collect::<Vec<_>>();
+        assert_eq!(left, [(NAME, "0000000a")]);
     }
 
     #[test]

@@ -42,6 +42,10 @@ pub enum Event {
         /// The Topic Filters that it refuses, with the Reason Codes.
         refused: Vec<(String, u8)>,
     },
+    /// The far broker grants subscriptions only without No Local.
+    NoLocalRefused,
+    /// The far broker has ended the connection instead of answering SUBSCRIBE with No Local.
+    NoLocalDoubted,
     /// The far broker has no subscriptions to these filters any more.
     Unsubscribed(Vec<Box<str>>),
     /// The far broker has been asked to end its session, and has nothing left of the bridge.

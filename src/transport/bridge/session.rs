@@ -13,6 +13,8 @@ use crate::wire::{
 const SUBSCRIBE: PacketIdentifier = PacketIdentifier::new(u16::MAX).unwrap();
 /// Packet Identifier of the link's UNSUBSCRIBE packets.
 const UNSUBSCRIBE: PacketIdentifier = PacketIdentifier::new(u16::MAX - 1).unwrap();
+/// How shared subscriptions begin.
+pub(super) const SHARED: &str = "$share/";
 /// Bytes that a User Property with the path takes at most for each broker, with its name.
 const PATH_BYTES: u32 = 32;
 const PATH_BYTES_PER_HOP: u32 = 9;
@@ -103,8 +105,13 @@ pub(super) fn subscribe_here(
 }
 
 /// Appends SUBSCRIBE to the far broker, if there are filters.
-pub(super) fn subscribe_far(filters: &[(&str, Qos)], version: Version, out: &mut Vec<u8>) {
-    subscribe(filters, Qos::ExactlyOnce, 1, version, out);
+pub(super) fn subscribe_far(
+    filters: &[(&str, Qos)],
+    no_local: bool,
+    version: Version,
+    out: &mut Vec<u8>,
+) {
+    encode_subscribe(filters, Qos::ExactlyOnce, 1, no_local, version, out);
 }
 
 /// Appends UNSUBSCRIBE, if there are filters.
@@ -120,17 +127,30 @@ pub(super) fn unsubscribe(filters: &[&str], version: Version, out: &mut Vec<u8>)
     Packet::Unsubscribe(unsubscribe).encode(version, out);
 }
 
-fn subscribe<'a>(
-    filters: &[(&'a str, Qos)],
+fn subscribe(
+    filters: &[(&str, Qos)],
     maximum_qos: Qos,
     retain_handling: u8,
     version: Version,
     out: &mut Vec<u8>,
 ) {
+    encode_subscribe(filters, maximum_qos, retain_handling, true, version, out);
+}
+
+fn encode_subscribe<'a>(
+    filters: &[(&'a str, Qos)],
+    maximum_qos: Qos,
+    retain_handling: u8,
+    no_local: bool,
+    version: Version,
+    out: &mut Vec<u8>,
+) {
     let options = |&(filter, qos): &(&'a str, Qos)| {
         let qos = qos.min(maximum_qos);
-        // Neither broker sends back what the other one has sent, and RETAIN stays as the publisher has set it.
-        let (no_local, retain_as_published) = (true, true);
+        // Neither broker sends back what the other one has sent, and RETAIN stays as the publisher has set it. No Local
+        // is a protocol error in a shared subscription [MQTT-3.8.3-4].
+        let no_local = no_local && !filter.starts_with(SHARED);
+        let retain_as_published = true;
         (filter, SubscribeOptions { qos, no_local, retain_as_published, retain_handling })
     };
     let filters: Vec<_> = filters.iter().map(options).collect();

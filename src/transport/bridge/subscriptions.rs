@@ -17,9 +17,48 @@ pub(super) struct FarSubscriptions {
     unsubscribing: Vec<Box<str>>,
     /// Refused filters, with their Reason Codes.
     refused: Vec<(Box<str>, u8)>,
+    /// If the SUBSCRIBE that is not answered repeats without No Local what was refused with it: why that was.
+    repeated: Option<Vec<u8>>,
+    /// The far broker has given another reason for the end of the connection.
+    is_excused: bool,
+    /// Whether SUBSCRIBE asks for No Local.
+    no_local: bool,
+}
+
+/// Whether a far broker that refuses subscriptions for this reason may refuse their No Local: it does not say so, and
+/// there is no Reason Code for that. Unspecified, malformed, protocol error, implementation specific, Topic Filter
+/// invalid.
+fn may_be_about_no_local(reason: u8) -> bool {
+    matches!(reason, 0x80..=0x83 | 0x8F)
+}
+
+/// Whether a filter is that of a shared subscription, which has no No Local.
+fn is_shared(filter: &str) -> bool {
+    filter.starts_with(session::SHARED)
 }
 
 impl FarSubscriptions {
+    /// Without subscriptions.
+    pub fn new(no_local: bool) -> Self {
+        Self { no_local, ..Self::default() }
+    }
+
+    /// Whether SUBSCRIBE asks for No Local.
+    pub fn no_local(&self) -> bool {
+        self.no_local
+    }
+
+    /// The far broker ends the connection for this reason.
+    pub fn note_end(&mut self, reason: u8) {
+        self.is_excused |= !may_be_about_no_local(reason);
+    }
+
+    /// Whether a connection that ends now may do so because of No Local: SUBSCRIBE was not answered, and no other reason
+    /// was given.
+    pub fn is_no_local_in_doubt(&self) -> bool {
+        self.no_local && !self.is_excused && self.subscribing.iter().any(|of| !is_shared(of))
+    }
+
     /// The far broker may have these filters from an earlier connection.
     pub fn remember(&mut self, filters: &[Box<str>]) {
         for filter in filters {
@@ -46,7 +85,7 @@ impl FarSubscriptions {
         // First, so that a filter in place of another leaves no gap.
         if self.subscribing.is_empty() && !added.is_empty() {
             let filters = added.iter().map(|(filter, qos)| (&**filter, qos.unwrap_or_default()));
-            session::subscribe_far(&filters.collect::<Vec<_>>(), version, out);
+            session::subscribe_far(&filters.collect::<Vec<_>>(), self.no_local, version, out);
             self.subscribing = added.iter().map(|(filter, _)| filter.clone()).collect();
             for (filter, qos) in added {
                 match self.held.iter_mut().find(|(held, _)| *held == filter) {
@@ -76,22 +115,69 @@ impl FarSubscriptions {
         let filters = self.held.iter().filter(|(filter, _)| is_refused(filter));
         let filters = filters.map(|(filter, qos)| (&**filter, qos.unwrap_or_default()));
         let filters: Vec<_> = filters.collect();
-        session::subscribe_far(&filters, version, out);
+        session::subscribe_far(&filters, self.no_local, version, out);
         self.subscribing = filters.into_iter().map(|(filter, _)| filter.into()).collect();
     }
 
     /// The far broker has answered SUBSCRIBE. Returns what there is to tell about filters that are refused, or were.
-    pub fn take_suback(&mut self, reasons: &[u8]) -> Option<Event> {
+    /// Filters that may be refused because of No Local are asked for once more without it.
+    pub fn take_suback(
+        &mut self,
+        reasons: &[u8],
+        version: Version,
+        out: &mut Vec<u8>,
+    ) -> impl Iterator<Item = Event> + use<> {
         // A filter without an answer is refused: the packet breaks the protocol [MQTT-3.9.3-1].
         let reasons = reasons.iter().copied().chain(std::iter::repeat(0x80));
-        let answered = std::mem::take(&mut self.subscribing);
+        let mut answered: Vec<_> =
+            std::mem::take(&mut self.subscribing).into_iter().zip(reasons).collect();
+        let mut is_no_local_refused = false;
+        match self.repeated.take() {
+            Some(first) => {
+                is_no_local_refused = answered.iter().any(|(_, code)| *code < 0x80);
+                self.no_local &= !is_no_local_refused;
+                // What is refused anyway is refused for the reason that was given at first.
+                let codes = answered.iter_mut().map(|(_, code)| code).zip(first);
+                codes.filter(|(code, _)| **code >= 0x80).for_each(|(code, first)| *code = first);
+            }
+            None if version == Version::V5 && self.no_local => {
+                self.repeat_without_no_local(&mut answered, version, out);
+            }
+            None => {}
+        }
         let had_refused = !self.refused.is_empty();
-        self.refused.retain(|(refused, _)| !answered.contains(refused));
+        self.refused.retain(|(refused, _)| !answered.iter().any(|(of, _)| of == refused));
         // What was given up meanwhile may be refused.
         let is_held = |filter: &str| self.held.iter().any(|(held, _)| **held == *filter);
-        let refused = answered.into_iter().zip(reasons);
+        let refused = answered.into_iter();
         self.refused.extend(refused.filter(|(filter, code)| *code >= 0x80 && is_held(filter)));
-        (had_refused || !self.refused.is_empty()).then(|| self.answer())
+        let answer = (had_refused || !self.refused.is_empty()).then(|| self.answer());
+        [is_no_local_refused.then_some(Event::NoLocalRefused), answer].into_iter().flatten()
+    }
+
+    /// Takes out of what was answered what may be refused because of No Local, and asks for it without.
+    fn repeat_without_no_local(
+        &mut self,
+        answered: &mut Vec<(Box<str>, u8)>,
+        version: Version,
+        out: &mut Vec<u8>,
+    ) {
+        let held = &self.held;
+        let qos_of =
+            |filter: &str| held.iter().find(|(of, _)| **of == *filter).map(|(_, qos)| *qos);
+        let is_doubtful = |(filter, code): &mut (Box<str>, u8)| {
+            may_be_about_no_local(*code) && !is_shared(filter) && qos_of(filter).is_some()
+        };
+        let doubtful: Vec<_> = answered.extract_if(.., is_doubtful).collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        let filters = doubtful
+            .iter()
+            .map(|(filter, _)| (&**filter, qos_of(filter).flatten().unwrap_or_default()));
+        session::subscribe_far(&filters.collect::<Vec<_>>(), false, version, out);
+        let (filters, codes) = doubtful.into_iter().unzip();
+        (self.subscribing, self.repeated) = (filters, Some(codes));
     }
 
     /// UNSUBACK has come: the filters that it answers.
@@ -142,6 +228,11 @@ mod tests {
         (subscribed, unsubscribed)
     }
 
+    /// What there is to tell after SUBACK before MQTT 5.0.
+    fn suback(of: &mut FarSubscriptions, reasons: &[u8]) -> Option<Event> {
+        of.take_suback(reasons, Version::V311, &mut Vec::new()).next()
+    }
+
     fn texts(of: &[&str]) -> Vec<String> {
         of.iter().map(|&text| text.to_owned()).collect()
     }
@@ -150,7 +241,7 @@ mod tests {
     fn only_the_difference_is_asked_for() {
         let mut of = FarSubscriptions::default();
         assert_eq!(asked(&mut of, &[("a", Q1), ("b", Q1)]), (texts(&["a", "b"]), texts(&[])));
-        assert_eq!(of.take_suback(&[1, 1]), None);
+        assert_eq!(suback(&mut of, &[1, 1]), None);
         assert_eq!(asked(&mut of, &[("a", Q1), ("b", Q1)]), (texts(&[]), texts(&[])));
         assert_eq!(asked(&mut of, &[("c", Q1), ("b", Q2)]), (texts(&["c", "b"]), texts(&["a"])));
     }
@@ -160,9 +251,9 @@ mod tests {
         let mut of = FarSubscriptions::default();
         assert_eq!(asked(&mut of, &[("a", Q1)]).0, ["a"]);
         assert_eq!(asked(&mut of, &[("b", Q1)]), (texts(&[]), texts(&["a"])));
-        of.take_suback(&[1]);
+        suback(&mut of, &[1]);
         assert_eq!(asked(&mut of, &[("b", Q1)]), (texts(&["b"]), texts(&[])));
-        of.take_suback(&[1]);
+        suback(&mut of, &[1]);
         assert_eq!(asked(&mut of, &[]), (texts(&[]), texts(&[])), "UNSUBACK is awaited");
         assert_eq!(of.take_unsuback(), ["a".into()]);
         assert_eq!(asked(&mut of, &[]), (texts(&[]), texts(&["b"])));
@@ -187,19 +278,19 @@ mod tests {
     fn what_is_refused_is_asked_for_again_until_it_is_granted_or_not_wanted_any_more() {
         let (mut of, mut out) = (FarSubscriptions::default(), Vec::new());
         asked(&mut of, &[("a", Q1), ("b", Q1), ("c", Q1)]);
-        assert_eq!(of.take_suback(&[0x87, 1, 0x80]), refused(&[("a", 0x87), ("c", 0x80)]));
+        assert_eq!(suback(&mut of, &[0x87, 1, 0x80]), refused(&[("a", 0x87), ("c", 0x80)]));
         assert_eq!(asked(&mut of, &[("a", Q1), ("b", Q1), ("c", Q1)]), (texts(&[]), texts(&[])));
         // A change: SUBSCRIBE of others says nothing of them.
         assert_eq!(asked(&mut of, &[("a", Q1), ("c", Q1), ("d", Q1)]).0, ["d"]);
         of.ask_again(Version::V5, &mut out);
         assert!(out.is_empty(), "an answer is due");
-        assert_eq!(of.take_suback(&[1]), refused(&[("a", 0x87), ("c", 0x80)]));
+        assert_eq!(suback(&mut of, &[1]), refused(&[("a", 0x87), ("c", 0x80)]));
         of.take_unsuback();
         let event = of.ask_for([("a", Q1), ("d", Q1)].into_iter(), Version::V5, &mut out);
         assert_eq!(event, refused(&[("a", 0x87)]), "c is not wanted any more");
         of.ask_again(Version::V5, &mut out);
-        assert_eq!(of.take_suback(&[1]), refused(&[]));
-        assert_eq!(of.take_suback(&[]), None);
+        assert_eq!(suback(&mut of, &[1]), refused(&[]));
+        assert_eq!(suback(&mut of, &[]), None);
     }
 
     #[test]
@@ -207,6 +298,6 @@ mod tests {
         let mut of = FarSubscriptions::default();
         asked(&mut of, &[("a", Q1)]);
         assert_eq!(asked(&mut of, &[]).1, ["a"]);
-        assert_eq!(of.take_suback(&[0x80]), None);
+        assert_eq!(suback(&mut of, &[0x80]), None);
     }
 }

@@ -50,6 +50,7 @@ fn terms() -> Terms {
         receive_maximum: 100,
         out: OutMap::new(&[out]),
         r#in: InMap::new(&[r#in]),
+        group: None,
         echoes: Some(Arc::default()),
         accepts: Accepts::default(),
         notification: None,
@@ -73,6 +74,7 @@ impl Between {
         let attempt = Attempt {
             version,
             is_bridge: false,
+            no_local: true,
             start: Start::Resume,
             username: None,
             password: None,

@@ -69,6 +69,12 @@ impl Link {
             self.report.note_loop(publish.topic, passed);
             return self.drop_own(publish, ReasonCode::Success);
         }
+        if let Some(group) = &self.terms.group
+            && path::is_of_group(&publish.properties.user_properties, group)
+        {
+            // As No Local of one session: another one of the bridge has published it.
+            return self.drop_own(publish, ReasonCode::Success);
+        }
         let mut topic = std::mem::take(&mut self.topic);
         match self.terms.out.map_out(publish.topic, &mut topic) {
             Some((_, qos_max)) if self.terms.accepts.takes_topic(&topic) => {
@@ -112,7 +118,9 @@ impl Link {
             self.drop_own(publish, ReasonCode::PacketTooLarge);
         } else {
             Counters::note(&self.report.counters.sent);
-            if let Some(echoes) = self.echoes() {
+            if let Some(echoes) = self.echoes()
+                && self.comes_back(topic)
+            {
                 let payload = publish.payload;
                 echoes.note(Message { topic, payload, qos }, Instant::now());
             }

@@ -88,7 +88,8 @@ impl Link {
             Ok(_) => return Ok(()),
             Err(violation) => return Err(fault(violation.what())),
         };
-        if let Some(event) = self.subscriptions.take_suback(suback.reasons) {
+        let (version, out) = (self.attempt.version, &mut self.to_far);
+        for event in self.subscriptions.take_suback(suback.reasons, version, out) {
             self.report.tell(event);
         }
         self.ask_far();

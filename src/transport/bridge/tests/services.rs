@@ -8,7 +8,8 @@ fn overlapping(terms: Terms, is_bridge: bool) -> Between {
     let counters = Arc::new(Counters::default());
     let report = Report::new(sender, Arc::clone(&counters));
     let (version, start) = (Version::V311, Start::Resume);
-    let attempt = Attempt { version, is_bridge, start, username: None, password: None };
+    let attempt =
+        Attempt { version, is_bridge, no_local: true, start, username: None, password: None };
     let link = Link::connect(Arc::new(terms), attempt, report);
     let mut between = Between { link, events, counters, version };
     between.says(&[]);
