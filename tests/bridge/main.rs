@@ -19,6 +19,7 @@ mod mosquitto_conf;
 mod no_local;
 mod outages;
 mod passing;
+mod peers;
 mod profiles;
 #[path = "../crash/publisher.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]

@@ -22,6 +22,13 @@ impl Witness {
         Self::of(broker, Connect::v5(&format!("witness of {filter}")), filter)
     }
 
+    /// Subscribes with a session of MQTT 3.1.1 that ends with the connection.
+    pub fn before_5(broker: &Broker, name: &str, filter: &str) -> Self {
+        let mut client = Client::connect(broker, Connect::v311(name));
+        client.subscribe_to_what_comes(filter, 2);
+        Self { client }
+    }
+
     /// Subscribes as this client.
     pub fn of(broker: &Broker, connect: Connect, filter: &str) -> Self {
         let mut client = Client::connect(broker, connect);

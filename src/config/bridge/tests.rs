@@ -356,3 +356,59 @@ fn a_reload_takes_over_all_tables() {
         assert_eq!(taken.settings.bridges, wanted.settings.bridges);
     }
 }
+
+#[test]
+fn a_bridge_with_several_connections_has_a_client_identifier_and_filters_of_its_own_for_each() {
+    let tables: String = ["a/#", "b/#", "a/b", "c/#", "+/x"]
+        .iter()
+        .map(|filter| format!("[[bridges.in]]\nfilter = {filter:?}\n"))
+        .collect();
+    let keys = format!("{SERVERS}\nconnections = 2");
+    let of = |tables: &str| -> Vec<(String, Vec<String>)> {
+        let bridge = read(&keys, tables).expect("valid").bridges.remove(0);
+        assert_eq!(bridge.client_identifiers("h"), ["ringmq-h-a-0", "ringmq-h-a-1"]);
+        let parts = bridge.parts().into_iter().map(|part| bridge.for_part(part, "h"));
+        let filters = |table: &Bridge| table.incoming.iter().map(|of| of.filter.clone()).collect();
+        parts.map(|table| (table.client_identifier.clone(), filters(&table))).collect()
+    };
+    let expect = |of: Vec<(String, Vec<String>)>, first: &[&str], second: &[&str]| {
+        let texts = |of: &[&str]| of.iter().map(|&text| text.to_owned()).collect::<Vec<_>>();
+        let expected = [("ringmq-h-a-0", texts(first)), ("ringmq-h-a-1", texts(second))];
+        assert_eq!(of, expected.map(|(name, filters)| (name.to_owned(), filters)));
+    };
+    // `+/x` has topics in common with all others.
+    expect(of(&tables), &["a/#", "b/#", "a/b", "c/#", "+/x"], &[]);
+    let tables = tables.replace("+/x", "d/x");
+    expect(of(&tables), &["a/#", "a/b", "c/#"], &["b/#", "d/x"]);
+}
+
+#[test]
+fn connections_and_share_are_refused_where_messages_would_come_twice_or_back() {
+    const IN: &str = "[[bridges.in]]\nfilter = \"#\"\n";
+    for (keys, tables, expected) in [
+        ("connections = 0", OUT, "connections"),
+        ("connections = 17", OUT, "connections"),
+        ("share = \"g\"", OUT, "share without [[bridges.in]]"),
+        ("share = \"g/h\"", IN, "share is the name"),
+        (
+            "share = \"g\"",
+            "[[bridges.in]]\nfilter = \"a/#\"\n[[bridges.in]]\nfilter = \"+/b\"\n",
+            "\"a/#\" and \"+/b\" would come twice",
+        ),
+        (
+            "connections = 2\nversion = \"3.1.1\"\necho = \"off\"",
+            "[[bridges.out]]\nfilter = \"#\"\n[[bridges.in]]\nfilter = \"#\"\n",
+            "come back by another connection",
+        ),
+    ] {
+        let keys = format!("{SERVERS}\n{keys}");
+        let found = error(&keys, tables);
+        assert!(found.contains(expected), "{keys} {tables}: {found}");
+    }
+    let two = "[[bridges]]\nname = \"b\"\nservers = [\"mqtt://h\"]\nclient_identifier = \"x-1\"\n";
+    let found = error(
+        &format!("{SERVERS}\nconnections = 2\nclient_identifier = \"x\""),
+        &format!("{OUT}{two}{OUT}"),
+    );
+    assert!(found.contains("would end the other"), "{found}");
+}

@@ -300,4 +300,51 @@ mod tests {
         assert_eq!(asked(&mut of, &[]).1, ["a"]);
         assert_eq!(suback(&mut of, &[0x80]), None);
     }
+
+    /// The filters of a SUBSCRIBE, and whether it asks for No Local.
+    fn subscribe_of(packet: &[u8]) -> (Vec<String>, bool) {
+        match wire::decode(packet, Version::V5).expect("a valid packet") {
+            Packet::Subscribe(of) => {
+                let no_local = of.filters.iter().all(|(_, options)| options.no_local);
+                (of.filters.iter().map(|(filter, _)| filter.to_owned()).collect(), no_local)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_may_be_refused_because_of_no_local_is_asked_for_once_more_without_it() {
+        let (mut of, mut out) = (FarSubscriptions::new(true), Vec::new());
+        let wanted = [("a", Q1), ("b", Q1), ("c", Q1), ("$share/g/d", Q1)];
+        let _ = of.ask_for(wanted.into_iter(), Version::V5, &mut Vec::new());
+        // Not authorized is not about No Local, and a shared subscription has none.
+        let events: Vec<_> =
+            of.take_suback(&[0x80, 1, 0x87, 0x80], Version::V5, &mut out).collect();
+        assert_eq!(events, [refused(&[("c", 0x87), ("$share/g/d", 0x80)]).expect("an event")]);
+        assert_eq!(subscribe_of(&out), (texts(&["a"]), false));
+        out.clear();
+        let events: Vec<_> = of.take_suback(&[1], Version::V5, &mut out).collect();
+        assert_eq!(events[0], Event::NoLocalRefused);
+        assert_eq!(events.len(), 2);
+        assert!(out.is_empty() && !of.no_local());
+        of.ask_again(Version::V5, &mut out);
+        assert_eq!(subscribe_of(&out), (texts(&["c", "$share/g/d"]), false));
+    }
+
+    #[test]
+    fn an_end_of_the_connection_may_be_about_no_local_only_while_subscribe_is_not_answered() {
+        let mut of = FarSubscriptions::new(true);
+        assert!(!of.is_no_local_in_doubt());
+        asked(&mut of, &[("a", Q1)]);
+        assert!(of.is_no_local_in_doubt());
+        let mut excused = FarSubscriptions::new(true);
+        asked(&mut excused, &[("a", Q1)]);
+        excused.note_end(0x8B);
+        assert!(!excused.is_no_local_in_doubt());
+        suback(&mut of, &[1]);
+        assert!(!of.is_no_local_in_doubt());
+        let mut without = FarSubscriptions::new(false);
+        asked(&mut without, &[("a", Q1)]);
+        assert!(!without.is_no_local_in_doubt());
+    }
 }
