@@ -10,6 +10,7 @@ use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::admin::broker::Broker;
 use crate::admin::clients::ReasonQuery;
 use crate::admin::routes::{Route, get, post};
 use crate::admin::{Answer, Problem, Shared};
@@ -168,11 +169,7 @@ impl Connection {
 impl Bridge {
     /// `queues` are those of its connections.
     fn new(status: BridgeStatus, queues: Vec<Option<QueueSize>>) -> Self {
-        let queue = queues.iter().flatten().copied().reduce(|one, other| QueueSize {
-            messages: one.messages + other.messages,
-            bytes: one.bytes + other.bytes,
-            inflight: one.inflight + other.inflight,
-        });
+        let queue = sum(&queues);
         let connections = status.connections.into_iter().zip(queues);
         let connections = connections.map(|(of, queue)| Connection::new(of, queue)).collect();
         let (last_error, last_error_s) = status.last_error.unzip();
@@ -204,29 +201,55 @@ impl Bridge {
     }
 }
 
-/// All bridges with their queues.
-async fn all(admin: &Shared) -> Vec<Bridge> {
-    let status = admin.broker.bridges.status();
-    if status.is_empty() {
-        return Vec::new();
-    }
+/// The queues of all connections of bridges, in the order of the bridges.
+async fn queues(broker: &Broker, status: &[BridgeStatus]) -> Vec<Option<QueueSize>> {
     let connections = || status.iter().flat_map(|bridge| &bridge.connections);
     let sessions: Arc<[Box<str>]> = connections().map(|of| of.session.clone()).collect();
+    if sessions.is_empty() {
+        return Vec::new();
+    }
     let ask = |reply| {
         let sessions = sessions.clone();
         Command::Engine(EngineCommand::BridgeQueues(BridgeQueues { sessions, reply }))
     };
-    let answers = admin.broker.ask(ask).await;
+    let answers = broker.ask(ask).await;
     let queue_of = |place: usize| {
         let mut cores = answers.iter().flatten();
         cores.find_map(|queues| queues.get(place).copied().flatten())
     };
-    let mut queues = (0..sessions.len()).map(queue_of);
-    let bridge = |status: BridgeStatus| {
-        let queues = queues.by_ref().take(status.connections.len()).collect();
-        Bridge::new(status, queues)
+    (0..sessions.len()).map(queue_of).collect()
+}
+
+/// What waits in all of these queues; none if nothing is known of any.
+fn sum(queues: &[Option<QueueSize>]) -> Option<QueueSize> {
+    queues.iter().flatten().copied().reduce(|one, other| QueueSize {
+        messages: one.messages + other.messages,
+        bytes: one.bytes + other.bytes,
+        inflight: one.inflight + other.inflight,
+    })
+}
+
+/// All bridges, each with its queues.
+async fn with_queues(broker: &Broker) -> Vec<(BridgeStatus, Vec<Option<QueueSize>>)> {
+    let status = broker.bridges.status();
+    let mut queues = queues(broker, &status).await.into_iter();
+    let mut with = |of: BridgeStatus| {
+        let own = queues.by_ref().take(of.connections.len()).collect();
+        (of, own)
     };
-    status.into_iter().map(bridge).collect()
+    status.into_iter().map(&mut with).collect()
+}
+
+/// All bridges, each with what waits for it; none if nothing is known of that.
+pub(super) async fn with_sizes(broker: &Broker) -> Vec<(BridgeStatus, Option<QueueSize>)> {
+    let all = with_queues(broker).await.into_iter();
+    all.map(|(status, queues)| (status, sum(&queues))).collect()
+}
+
+/// All bridges.
+async fn all(admin: &Shared) -> Vec<Bridge> {
+    let all = with_queues(&admin.broker).await.into_iter();
+    all.map(|(status, queues)| Bridge::new(status, queues)).collect()
 }
 
 fn unknown(admin: &Shared, name: &str) -> Problem {

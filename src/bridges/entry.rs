@@ -18,6 +18,7 @@ use super::worker::Worker;
 use crate::base::host_name::host_name;
 use crate::base::part::Part;
 use crate::config::bridge::{Bridge, StartMode};
+use crate::control::bridge::BridgeState;
 use crate::transport::bridge::Terms;
 
 /// How often a thread that waits for others looks whether the broker stops.
@@ -52,6 +53,8 @@ pub(super) struct Waits {
     pub former: Vec<Receiver<()>>,
     /// Threads that have to have ended before it connects, as their sessions may have earlier messages of its topics.
     pub before: Vec<Receiver<()>>,
+    /// The connections whose place it takes are stopped by a command, and so is it.
+    pub is_stopped: bool,
 }
 
 /// Whether a connection stays.
@@ -189,11 +192,13 @@ impl Entry {
     ) -> Result<(), String> {
         let host = host_name();
         let before: Vec<_> = self.ended().collect();
+        let is_stopped =
+            self.connections.iter().all(|of| of.board.status().state == BridgeState::Stopped);
         let mut connections = Vec::new();
         for part in wanted.parts() {
             let same = self.leaving.iter().filter(|of| of.board.part() == part);
             let former = same.map(|of| of.ended.clone()).collect();
-            let waits = Waits { former, before: before.clone() };
+            let waits = Waits { former, before: before.clone(), is_stopped };
             let table = wanted.for_part(part, &host);
             match self.begin(place, part, table, terms, waits, Role::Stays) {
                 Ok(connection) => connections.push(connection),

@@ -216,6 +216,7 @@ impl Running {
         Waits {
             former: former.map(|(_, ended)| ended.clone()).collect(),
             before: self.doors.get(&bridge.name).cloned().into_iter().collect(),
+            is_stopped: false,
         }
     }
 

@@ -64,6 +64,7 @@ impl Worker {
             let _ = former.recv();
         }
         let mut course = Course::new(&self.bridge);
+        course.is_stopped |= self.waits.is_stopped;
         self.serve(&mut course);
         if let Some(drops_queue) = course.end {
             self.finish(course.is_given_up, drops_queue);

@@ -205,6 +205,11 @@ pub struct BridgeStatus {
 }
 
 impl BridgeStatus {
+    /// How many connections the far broker has accepted.
+    pub fn connected(&self) -> u64 {
+        self.connections.iter().filter(|of| of.state.is_connected()).count() as u64
+    }
+
     /// Whether a connection of the bridge tries to be connected, and is not.
     pub fn is_amiss(&self) -> bool {
         self.state.is_amiss() || self.connections.iter().any(|of| of.state.is_amiss())

@@ -316,6 +316,27 @@ mod admin {
     }
 
     #[test]
+    fn a_bridge_that_is_stopped_stays_so_with_another_number_of_connections() {
+        let far = Site::new(ONE_SETUP);
+        let table = |connections| bridge("far", far.address, &several(connections, OUT));
+        let (near, site) = Near::start_with(Site::new(ONE_SETUP).with_store(), &table(2));
+        near.is_in_state("down");
+        near.does("bridge stop far");
+        let mut numbers = Numbers::at(&near.broker);
+        numbers.publish(2);
+        near.broker.reconfigure(&site.text(&table(3)));
+        let count = || near.shown()["connections"].as_array().map(Vec::len);
+        wait_until("all are there", || count() == Some(5));
+        near.is_in_state("stopped");
+        let far = far.start();
+        let mut there = Witness::at(&far, "t/#");
+        assert!(there.until_quiet().is_empty());
+        near.does("bridge start far");
+        numbers.came_to(&mut there, "once it is started");
+        wait_until("the former ones have ended", || count() == Some(3));
+    }
+
+    #[test]
     fn a_reload_that_drops_queues_ends_former_connections_without_sending_them() {
         let far = Site::new(ONE_SETUP);
         let table = |connections| bridge("far", far.address, &several(connections, OUT));

@@ -7,6 +7,8 @@ import { attempt, bytes, confirm, count, field, h, may, show, table, time } from
 const LATER_MS = 1500;
 
 const dropped = (of) => of.dropped_unmapped + of.dropped_too_large + of.dropped_refused + of.dropped_loops + of.dropped_by_operator;
+const connected = (of) => of.connections.filter((one) => one.server).length;
+const stateOf = (of) => (of.connections.length > 1 ? `${of.state} (${connected(of)} of ${of.connections.length})` : of.state);
 const isAmiss = (of) => of.state === "starting" || of.state === "down";
 
 export function bridges(element, { role }) {
@@ -39,7 +41,7 @@ export function bridges(element, { role }) {
       const answer = await get("bridges");
       return table("Other brokers of which this one is a client; counters since its start", [
         { head: "Name", cell: (of) => of.name },
-        { head: "State", cell: (of) => (isAmiss(of) ? h("span", { class: "problem" }, of.state) : of.state) },
+        { head: "State", cell: (of) => (isAmiss(of) ? h("span", { class: "problem" }, stateOf(of)) : stateOf(of)) },
         { head: "Server", cell: (of) => of.server ?? of.servers.join(", ") },
         { head: "Since", cell: (of) => time(of.since_s) },
         { head: "Queued", number: true, cell: (of) => (of.queued ? `${count(of.queued)} (${bytes(of.queue_bytes)})` : count(of.queued)) },

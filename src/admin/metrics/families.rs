@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::base::latencies::Kind;
 use crate::base::metrics::{DROPS, Metrics, NumberKind, SHARED_SERIES, Scope, Series};
-use crate::control::bridge::{BridgeState, BridgeStatus};
+use crate::control::bridge::{BridgeState, BridgeStatus, QueueSize};
 use crate::control::webhooks::{Dropped, Status};
 use crate::platform::process::Process;
 use crate::stats::{Buckets, Snapshot};
@@ -30,7 +30,7 @@ pub struct Numbers {
     pub certificates_expire_s: Vec<(String, i64)>,
     /// Each webhook.
     pub webhooks: Vec<Status>,
-    pub bridges: Vec<BridgeStatus>,
+    pub bridges: Vec<(BridgeStatus, Option<QueueSize>)>,
     /// What was exported to a collector: requests with metrics, sampled messages, sampled messages that were lost, and
     /// requests that have failed.
     pub exports: [u64; 4],
@@ -256,16 +256,24 @@ fn add_broker(families: &mut Families, numbers: &Numbers) {
 }
 
 /// Adds whether each bridge is connected, and what it has carried.
-fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
-    if bridges.is_empty() {
+fn add_bridges(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)]) {
+    if all.is_empty() {
         return;
     }
+    add_bridge_queues(families, all);
+    let bridges = || all.iter().map(|(bridge, _)| bridge);
     type NumberOf = fn(&BridgeStatus) -> u64;
     let labels = |of: &BridgeStatus| vec![("bridge", of.name.clone())];
     let each =
-        |value: NumberOf| bridges.iter().map(|of| (labels(of), Value::Whole(value(of)))).collect();
+        |value: NumberOf| bridges().map(|of| (labels(of), Value::Whole(value(of)))).collect();
     let up = Content::Gauges(each(|of| u64::from(of.state.is_connected())));
     add(families, "ringmq_bridge_up", "Whether a bridge is connected: 1 or 0.", up);
+    let connections = Content::Gauges(each(|of| of.connections.len() as u64));
+    let help = "Connections that a bridge has, or tries to have.";
+    add(families, "ringmq_bridge_connections", help, connections);
+    let connected = Content::Gauges(each(BridgeStatus::connected));
+    let help = "Connections of a bridge that are connected.";
+    add(families, "ringmq_bridge_connections_up", help, connected);
     let counters: [(&str, &str, NumberOf); 4] = [
         ("messages_sent", "Messages that a bridge has sent to the far broker.", |of| of.sent),
         ("messages_received", "Messages that a bridge has received.", |of| of.received),
@@ -277,7 +285,7 @@ fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
     for (name, help, value) in counters {
         add(families, &format!("ringmq_bridge_{name}"), help, Content::Counters(each(value)));
     }
-    let dropped = bridges.iter().flat_map(|of| {
+    let dropped = bridges().flat_map(|of| {
         let causes = [
             ("unmapped", of.unmapped),
             ("too-large", of.too_large),
@@ -296,7 +304,7 @@ fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
     let labeled = |of: &BridgeStatus, name, value: &str| {
         [labels(of), vec![(name, value.to_owned())]].concat()
     };
-    let refused = bridges.iter().flat_map(|of| {
+    let refused = bridges().flat_map(|of| {
         let reasons = of.refused_by_reason.iter();
         reasons
             .map(move |&(reason, messages)| (labeled(of, "reason", reason), Value::Whole(messages)))
@@ -304,13 +312,31 @@ fn add_bridges(families: &mut Families, bridges: &[BridgeStatus]) {
     let refused = Content::Counters(refused.collect());
     let help = "Messages of a bridge that the far broker has refused, by reason.";
     add(families, "ringmq_bridge_messages_refused", help, refused);
-    let states = bridges.iter().flat_map(|of| {
+    let states = bridges().flat_map(|of| {
         BridgeState::ALL.map(|state| {
             (labeled(of, "state", state.name()), Value::Whole(u64::from(of.state == state)))
         })
     });
     let states = Content::Gauges(states.collect());
     add(families, "ringmq_bridge_state", "Whether a bridge is in a state: 1 or 0.", states);
+}
+
+/// Adds what waits for each bridge, as far as it is known.
+fn add_bridge_queues(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)]) {
+    type NumberOf = fn(&QueueSize) -> u64;
+    let gauges: [(&str, &str, NumberOf); 3] = [
+        ("queue_messages", "Messages that wait for a bridge.", |of| of.messages),
+        ("queue_bytes", "Bytes of the messages that wait for a bridge.", |of| of.bytes),
+        ("inflight", "Messages of a bridge that the far broker has not acknowledged.", |of| {
+            of.inflight
+        }),
+    ];
+    for (name, help, value) in gauges {
+        let known = all.iter().filter_map(|(of, queue)| Some((of, queue.as_ref()?)));
+        let label = |of: &BridgeStatus| vec![("bridge", of.name.clone())];
+        let each = known.map(|(of, queue)| (label(of), Value::Whole(value(queue))));
+        add(families, &format!("ringmq_bridge_{name}"), help, Content::Gauges(each.collect()));
+    }
 }
 
 /// A number of a webhook.

@@ -12,6 +12,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use crate::admin::bridges;
 use crate::admin::compression::{accepts_gzip, gzip};
 use crate::admin::routes::{Allowed, Route, get};
 use crate::admin::{Admin, Shared};
@@ -43,7 +44,7 @@ pub(super) async fn numbers(admin: &Admin) -> Numbers {
         store_bytes_max: Some(broker.settings.storage.bytes_max).filter(|max| *max > 0),
         certificates_expire_s: certificates_expire_s(admin),
         webhooks: broker.webhooks.status(),
-        bridges: broker.bridges.status(),
+        bridges: bridges::with_sizes(broker).await,
         exports: [&exports.metrics, &exports.spans, &exports.spans_lost, &exports.failed]
             .map(exported),
     }

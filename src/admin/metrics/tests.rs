@@ -11,7 +11,7 @@ use super::families::{Content, Families, Value};
 use super::*;
 use crate::base::latencies::{Kind, Recording};
 use crate::base::metrics::{Drop as Cause, Metrics};
-use crate::control::bridge::BridgeStatus;
+use crate::control::bridge::{BridgeState, BridgeStatus, ConnectionStatus, QueueSize};
 use crate::control::webhooks::Status;
 use crate::stats::Snapshot;
 
@@ -46,12 +46,19 @@ fn numbers() -> Numbers {
         memory_bytes_max: 1 << 30,
         store_bytes_max: Some(1 << 33),
         certificates_expire_s: vec![("0.0.0.0:8883".to_owned(), 1_900_000_000)],
-        bridges: vec![BridgeStatus {
-            name: "b".to_owned(),
-            sent: 5,
-            refused_by_reason: vec![("not-authorized", 3)],
-            ..BridgeStatus::default()
-        }],
+        bridges: vec![(
+            BridgeStatus {
+                name: "b".to_owned(),
+                connections: vec![
+                    ConnectionStatus { state: BridgeState::Up, ..ConnectionStatus::default() },
+                    ConnectionStatus::default(),
+                ],
+                sent: 5,
+                refused_by_reason: vec![("not-authorized", 3)],
+                ..BridgeStatus::default()
+            },
+            Some(QueueSize { messages: 7, bytes: 700, inflight: 2 }),
+        )],
         webhooks: vec![Status { name: "a".to_owned(), sent: 5, ..Status::default() }],
         exports: [7, 5, 2, 1],
     }
@@ -66,6 +73,21 @@ fn values(families: &Families, name: &str) -> BTreeMap<String, Value> {
         labels.iter().map(|(name, value)| format!("{name}={value}")).collect()
     };
     samples.iter().map(|(of, value)| (labels(of).join(","), *value)).collect()
+}
+
+#[test]
+fn a_bridge_says_what_waits_for_it_and_how_many_of_its_connections_are_up() {
+    let families = families::all(&numbers());
+    for (name, expected) in [
+        ("ringmq_bridge_connections", 2),
+        ("ringmq_bridge_connections_up", 1),
+        ("ringmq_bridge_queue_messages", 7),
+        ("ringmq_bridge_queue_bytes", 700),
+        ("ringmq_bridge_inflight", 2),
+    ] {
+        let expected = [("bridge=b".to_owned(), Value::Whole(expected))];
+        assert_eq!(values(&families, name), expected.into(), "{name}");
+    }
 }
 
 /// The names of the samples' families as they are documented.
