@@ -305,6 +305,7 @@ impl TopicCache {
     }
 
     /// Some session takes a part of all topics.
+    #[cfg(feature = "bridge")]
     pub fn note_part(&mut self) {
         (self.has_parts, self.is_filtered) = (true, true);
         self.clear();
