@@ -37,9 +37,6 @@ pub mod webhooks;
 #[path = "webhooks/absent.rs"]
 pub mod webhooks;
 
-#[cfg(feature = "cluster")]
-pub mod cluster;
-
 #[cfg(feature = "admin")]
 pub mod admin;
 pub mod executor;
