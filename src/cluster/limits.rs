@@ -18,9 +18,8 @@ pub const WINDOW_BYTES: usize = 8 * 1024 * 1024;
 pub const WINDOWS_BYTES: usize = 48 * 1024 * 1024;
 
 /// The window of each lane of a node with lanes to so many others, for [`Lane::set_window`](super::lane::Lane::set_window).
-pub const fn window_of(others: usize) -> usize {
-    let share = if others == 0 { WINDOW_BYTES } else { WINDOWS_BYTES / others };
-    if share < WINDOW_BYTES { share } else { WINDOW_BYTES }
+pub fn window_of(others: usize) -> usize {
+    WINDOWS_BYTES.checked_div(others).unwrap_or(WINDOW_BYTES).min(WINDOW_BYTES)
 }
 
 /// What a frame counts for in the load of a lane, beyond its bytes: its entry, and its part of the allocator's overhead.

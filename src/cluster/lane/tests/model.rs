@@ -251,7 +251,7 @@ impl Model {
     fn process(&mut self, node: usize, most: usize) {
         let node = &mut self.nodes[node];
         let count = most.min(node.unprocessed.len());
-        if let Some(number) = node.unprocessed.drain(..count).last() {
+        if let Some(number) = node.unprocessed.drain(..count).next_back() {
             node.receipt = number;
             node.lane.set_receipt(number);
         }
