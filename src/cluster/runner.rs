@@ -100,7 +100,7 @@ impl Runner {
         let Parts { place, ports, cores, started, stop, seed, .. } = parts;
         Self {
             gateway: Gateway::new(place, seed),
-            watchdog: Watchdog::new(),
+            watchdog: Watchdog::default(),
             carrier,
             ports,
             cores,

@@ -34,9 +34,9 @@ pub struct Watchdog {
     reconnects: u64,
 }
 
-impl Watchdog {
+impl Default for Watchdog {
     /// A watchdog without a connection.
-    pub fn new() -> Self {
+    fn default() -> Self {
         Self {
             sent: 0,
             first: 1,
@@ -48,7 +48,9 @@ impl Watchdog {
             reconnects: 0,
         }
     }
+}
 
+impl Watchdog {
     /// The engine is connected, to the same or another server. Earlier echoes do not count any more.
     pub fn connected(&mut self, now: Now) {
         self.first = self.sent + 1;
@@ -127,7 +129,7 @@ mod tests {
 
     #[test]
     fn an_echo_leaves_every_half_second_and_its_return_keeps_the_server() {
-        let mut watchdog = Watchdog::new();
+        let mut watchdog = Watchdog::default();
         assert_eq!(watchdog.poll(Now(0)), None, "no connection");
         assert_eq!(watchdog.poll_timeout(), None);
         watchdog.connected(Now(0));
@@ -144,7 +146,7 @@ mod tests {
 
     #[test]
     fn two_seconds_without_an_echo_change_the_server_once() {
-        let mut watchdog = Watchdog::new();
+        let mut watchdog = Watchdog::default();
         watchdog.connected(Now(0));
         let last = echo(watchdog.poll(Now(0)));
         watchdog.handle_echo(Now(100 * MS), last);
@@ -169,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_node_that_was_stopped_itself_does_not_blame_the_server() {
-        let mut watchdog = Watchdog::new();
+        let mut watchdog = Watchdog::default();
         watchdog.connected(Now(0));
         echo(watchdog.poll(Now(0)));
         let bytes = echo(watchdog.poll(Now(30_000 * MS)));
@@ -185,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_library_that_connects_again_by_itself_is_left_alone() {
-        let mut watchdog = Watchdog::new();
+        let mut watchdog = Watchdog::default();
         watchdog.connected(Now(0));
         echo(watchdog.poll(Now(0)));
         watchdog.disconnected();

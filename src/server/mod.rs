@@ -375,7 +375,7 @@ impl Server {
             started,
             stop: self.stop.clone(),
             settings: self.settings.cluster.clone(),
-            data: self.settings.data_folder().ok().map(PathBuf::from),
+            data: self.settings.data_folder().ok(),
             status: Default::default(),
             seed: crate::cluster::identity::random().map_err(ServerError::Executor)?,
         };
