@@ -29,6 +29,7 @@ use crate::base::ids::CoreId;
 use crate::cluster::gateway::interest::Interest;
 use crate::cluster::gateway::node::{Heard, Node};
 use crate::cluster::lane::FrameError;
+use crate::cluster::limits::window_of;
 use crate::cluster::view::NodeNumber;
 use crate::engine::Batch;
 use crate::engine::for_gateway::{Lanes, MeshMessage};
@@ -132,7 +133,15 @@ impl Gateway {
             return;
         }
         node.link(self.now, (self.own, self.incarnation), joined);
+        self.share_windows();
         self.tell_member(joined.node, true);
+    }
+
+    /// The lanes to all nodes share a bound.
+    fn share_windows(&mut self) {
+        let others = self.nodes.iter().flatten().filter(|node| node.is_linked()).count();
+        let window = window_of(others);
+        self.nodes.iter_mut().flatten().for_each(|node| node.set_window(window));
     }
 
     /// A node is no member any more.
@@ -140,6 +149,7 @@ impl Gateway {
         self.now = self.now.max(now);
         let Some(of) = &mut self.nodes[usize::from(node.0)] else { return };
         if of.unlink() {
+            self.share_windows();
             self.tell_member(node, false);
             self.end_announcements();
         }

@@ -67,6 +67,13 @@ impl Node {
         self.link = Some(Link::new(now, incarnation, joined));
     }
 
+    /// Sets the window of the lane, in bytes.
+    pub(super) fn set_window(&mut self, bytes: usize) {
+        if let Some(link) = &mut self.link {
+            link.lane.set_window(bytes);
+        }
+    }
+
     /// Ends the lane; false if there is none.
     pub(super) fn unlink(&mut self) -> bool {
         let Some(link) = self.link.take() else { return false };
