@@ -155,7 +155,30 @@ impl Worker {
         if outcome.is_version_refused && self.has_next_dialect(course) {
             return None;
         }
-        Some(self.fall_back(&outcome, course))
+        // The next attempt begins with the next server, where all of them are equal.
+        self.server = self.server.wrapping_add(1);
+        match self.bridge.start {
+            StartMode::Once => {
+                self.end_only_attempt(&outcome, course);
+                None
+            }
+            _ => Some(self.fall_back(&outcome, course)),
+        }
+    }
+
+    /// A bridge that connects once stays without a connection until it is started.
+    fn end_only_attempt(&self, outcome: &Outcome, course: &mut Course) {
+        let why = outcome.why.as_deref().unwrap_or("connection lost");
+        course.is_stopped = true;
+        let state = BridgeState::Stopped;
+        self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });
+        let bridge = &*self.bridge.name;
+        tracing::warn!(
+            bridge,
+            why,
+            "bridge is not connected, and connects again when it is started, as its start is \"once\""
+        );
+        self.bound_queue();
     }
 
     /// A far broker may refuse subscriptions with No Local, or end the connection: it is not asked for it any more.

@@ -109,6 +109,7 @@ impl Entry {
         let worker = Worker {
             terms: Arc::new(terms),
             bridge: table,
+            server: 0,
             cores: place.cores.clone(),
             board: Arc::clone(&board),
             whole: Arc::clone(&self.whole),
@@ -292,7 +293,7 @@ fn leave(wanted: &Bridge, part: Option<Part>, terms: &impl Fn(&Bridge) -> Terms)
 fn without_waiting(table: Bridge) -> Bridge {
     match table.start {
         StartMode::Lazy => Bridge { start: StartMode::Always, ..table },
-        StartMode::Always | StartMode::Manual => table,
+        StartMode::Always | StartMode::Once | StartMode::Manual => table,
     }
 }
 

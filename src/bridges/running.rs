@@ -66,7 +66,10 @@ impl Place {
         let client_identifier = bridge.client_identifier(&host_name());
         let notifies = bridge.profile == Profile::Mosquitto;
         Terms {
-            notification: notifies.then(|| notification::topic(&client_identifier).into()),
+            notification: notifies.then(|| match bridge.notification_topic.as_str() {
+                "" => notification::topic(&client_identifier).into(),
+                own => own.into(),
+            }),
             accepts: bridge.accepts(),
             session: session(&bridge.name).into(),
             user: (!bridge.user.is_empty()).then(|| bridge.user.as_str().into()),

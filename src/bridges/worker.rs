@@ -14,7 +14,7 @@ use super::watch::Watched;
 use super::whole::Whole;
 use super::{board, dial, token};
 use crate::base::secret_file;
-use crate::config::bridge::{Bridge, BridgeQueue, Profile};
+use crate::config::bridge::{Bridge, BridgeQueue, Profile, Server};
 use crate::control::bridge::{BridgeDue, BridgeState, BridgeTick, Dialed};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
@@ -40,6 +40,8 @@ pub(super) struct Worker {
     pub board: Arc<Board>,
     /// The bridge with its other connections.
     pub whole: Arc<Whole>,
+    /// Place of the server that the last connection was made to.
+    pub server: usize,
     /// Whether the broker stops.
     pub stop: Stop,
     /// Disconnected once it has stopped.
@@ -185,6 +187,15 @@ impl Worker {
         self.cores.send(0, command).map_err(|refused| refused.to_string())
     }
 
+    /// The servers with their places, in the order in which they are tried.
+    fn servers(&self) -> Vec<(usize, Server)> {
+        let mut servers: Vec<_> = self.bridge.servers.iter().cloned().enumerate().collect();
+        // A reload may have changed their number.
+        let first = if self.bridge.round_robin { self.server % servers.len() } else { 0 };
+        servers.rotate_left(first);
+        servers
+    }
+
     /// Connects to the first server that can be reached, and serves the connection until it ends.
     fn attempt(&mut self, course: &Course) -> Outcome {
         let start = match (course.start, self.bridge.clean_start) {
@@ -234,7 +245,7 @@ impl Worker {
             Err(why) => return failed(why),
         };
         let mut whys = Vec::new();
-        for server in &self.bridge.servers.clone() {
+        for (place, server) in &self.servers() {
             // Names that do not resolve, and addresses that do not answer, take their time.
             if !changing.is_last
                 && let Some(order) = self.board.orders.next()
@@ -243,6 +254,7 @@ impl Worker {
             }
             match dial::connect(server, &self.bridge) {
                 Ok(socket) => {
+                    self.server = *place;
                     let renews = lasts.map(|lasts| Instant::now() + lasts);
                     let (report, events) = self.report();
                     let handle = socket.try_clone().ok();

@@ -30,9 +30,16 @@ pub struct Bridge {
     pub name: String,
     /// Addresses of the other broker, tried in this order.
     pub servers: Vec<Server>,
+    /// Whether an attempt begins with the server after that of the connection before, and not with the first one.
+    #[serde(default)]
+    pub round_robin: bool,
     /// Kind of the other broker.
     #[serde(default)]
     pub profile: Profile,
+    /// Topic at both brokers that says whether the bridge is connected, with the profile `mosquitto`; empty for that of
+    /// Mosquitto.
+    #[serde(default)]
+    pub notification_topic: String,
     /// Protocol version.
     #[serde(default)]
     pub version: Version,
@@ -214,6 +221,8 @@ pub enum StartMode {
     Manual,
     /// When messages wait, until there is no traffic.
     Lazy,
+    /// With the broker; after the end of the connection, or an attempt without success, when an operator starts it.
+    Once,
 }
 
 /// Which retained messages go to the other broker.

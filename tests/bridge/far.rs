@@ -52,15 +52,35 @@ impl Far {
     /// The next connection of the bridge, and its CONNECT.
     #[track_caller]
     pub fn accept(&self) -> (Peer, Connect) {
+        let (stream, _) = Self::accept_at(std::slice::from_ref(self));
+        Self::begin(stream)
+    }
+
+    /// The next connection of the bridge to one of these, and the place of that one.
+    #[track_caller]
+    pub fn accept_one_of(all: &[Self]) -> (usize, Peer) {
+        let (stream, place) = Self::accept_at(all);
+        (place, Self::begin(stream).0)
+    }
+
+    #[track_caller]
+    fn accept_at(all: &[Self]) -> (TcpStream, usize) {
         let until = Instant::now() + PATIENCE;
-        let stream = loop {
-            match uninterrupted(|| self.listener.accept()) {
-                Ok((stream, _)) => break stream,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+        loop {
+            for (place, far) in all.iter().enumerate() {
+                match uninterrupted(|| far.listener.accept()) {
+                    Ok((stream, _)) => return (stream, place),
+                    Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock, "{error}"),
+                }
             }
             assert!(Instant::now() < until, "no connection within {PATIENCE:?}");
             std::thread::sleep(Duration::from_millis(5));
-        };
+        }
+    }
+
+    /// The connection with its CONNECT.
+    #[track_caller]
+    fn begin(stream: TcpStream) -> (Peer, Connect) {
         stream.set_nonblocking(false).expect("an option");
         stream.set_nodelay(true).expect("an option");
         let mut peer = Peer { stream, version: V5, bytes: Vec::new() };

@@ -3,6 +3,7 @@
 #![cfg(all(unix, feature = "bridge", feature = "store"))]
 
 mod access;
+mod attempts;
 #[cfg(feature = "admin")]
 mod commands;
 mod connections;

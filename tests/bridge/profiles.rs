@@ -12,7 +12,13 @@ const STATE: &str = "$SYS/broker/connection/plant/state";
 /// Waits for a retained state.
 #[track_caller]
 fn has_state(broker: &Broker, state: &str) {
-    let mut witness = Witness::at(broker, STATE);
+    has_state_at(broker, STATE, state);
+}
+
+/// The same on this topic.
+#[track_caller]
+fn has_state_at(broker: &Broker, topic: &str, state: &str) {
+    let mut witness = Witness::at(broker, topic);
     let until = std::time::Instant::now() + crate::PATIENCE;
     while witness.within(Duration::from_millis(100)).is_none_or(|of| of.text() != state) {
         assert!(std::time::Instant::now() < until, "the state is not {state}");
@@ -64,6 +70,23 @@ fn a_bridge_with_the_profile_of_mosquitto_that_a_reload_ends_is_not_connected_th
     wait_until("no state here", || {
         Witness::at(&near, STATE).within(Duration::from_millis(200)).is_none()
     });
+}
+
+#[test]
+fn a_bridge_says_whether_it_is_connected_on_the_topic_that_it_is_told() {
+    let far_site = Site::new(ONE_SETUP);
+    let rules = format!("notification_topic = \"bridges/plant\"\n{RULES}");
+    let near_site = Site::new(ONE_SETUP).bridge("far", far_site.address, &rules);
+    let mut near = near_site.start();
+    has_state_at(&near, "bridges/plant", "0");
+    let far = far_site.start();
+    for broker in [&near, &far] {
+        has_state_at(broker, "bridges/plant", "1");
+        assert!(Witness::at(broker, STATE).within(Duration::from_millis(200)).is_none());
+    }
+    near.signal("-KILL");
+    near.await_end();
+    has_state_at(&far, "bridges/plant", "0");
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use shards::{TOPIC_BYTES_MAX, TopicFilter, has_wildcard};
 
 use super::server::Way;
-use super::{Bridge, BridgeTls, Echo, InRule, OutRule, StartMode, Version, is_of_broker};
+use super::{Bridge, BridgeTls, Echo, InRule, OutRule, Profile, StartMode, Version, is_of_broker};
 
 /// Bridges at most.
 const BRIDGES_MAX: usize = 64;
@@ -83,6 +83,7 @@ impl Bridge {
         }
         self.queue.check()?;
         self.check_rules()?;
+        self.check_notification_topic()?;
         self.check_profile()?;
         self.check_connections()?;
         self.with_profile().check_net()
@@ -132,6 +133,26 @@ impl Bridge {
             ),
             (tls, _) => tls.as_ref().map_or(Ok(()), BridgeTls::check),
         }
+    }
+
+    fn check_notification_topic(&self) -> Result<(), String> {
+        let topic = &self.notification_topic;
+        if topic.is_empty() {
+            return Ok(());
+        }
+        if self.profile != Profile::Mosquitto {
+            return Err(
+                "notification_topic is for profile = \"mosquitto\", which tells whether the bridge is connected"
+                    .to_owned(),
+            );
+        }
+        let is_name = shards::check_topic_name(topic, usize::MAX).is_ok();
+        (is_name && !topic.contains('\0')).then_some(()).ok_or_else(|| {
+            format!(
+                "notification_topic {topic:?} is not a Topic Name: it has neither wildcards nor U+0000, and 65,535 \
+                 bytes at most"
+            )
+        })
     }
 
     fn check_rules(&self) -> Result<(), String> {

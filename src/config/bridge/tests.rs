@@ -24,7 +24,9 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
     let expected = Bridge {
         name: "a".to_owned(),
         servers: vec!["mqtt://h:1883".parse().expect("a server")],
+        round_robin: false,
         profile: Profile::None,
+        notification_topic: String::new(),
         version: Version::Auto,
         client_identifier: String::new(),
         username: String::new(),
@@ -69,7 +71,20 @@ fn a_lazy_bridge_without_messages_that_could_wait_is_refused() {
     for (start, tables) in [("manual", incoming), ("always", incoming), ("lazy", OUT)] {
         assert_eq!(error(&keys(start), tables), "", "{start}");
     }
-    assert!(error(&keys("never"), OUT).contains("`always`, `manual`, `lazy`"));
+    assert!(error(&keys("never"), OUT).contains("`always`, `manual`, `lazy`, `once`"));
+}
+
+#[test]
+fn a_notification_topic_is_a_topic_name_and_for_bridges_that_notify() {
+    let keys = |topic: &str| format!("{SERVERS}\nnotification_topic = {topic:?}");
+    assert!(error(&keys("a"), OUT).contains("is for profile = \"mosquitto\""));
+    let mosquitto = |topic: &str| format!("{}\nprofile = \"mosquitto\"", keys(topic));
+    for topic in ["a/+", "a/#"] {
+        assert!(error(&mosquitto(topic), OUT).contains("is not a Topic Name"), "{topic:?}");
+    }
+    let zero = mosquitto("x").replace("\"x\"", "\"x\\u0000\"");
+    assert!(error(&zero, OUT).contains("is not a Topic Name"), "{zero}");
+    assert_eq!(error(&mosquitto("bridges/a"), OUT), "");
 }
 
 #[cfg(feature = "tls")]
@@ -79,7 +94,8 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
                 client_identifier = \"c\"\nusername = \"u\"\npassword_file = \"/p\"\nclean_start = true\n\
                 session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
                 echo = \"off\"\nstart = \"lazy\"\nlazy_messages = 10\nidle_s = 5\n\
-                packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64";
+                packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64\n\
+                round_robin = true\nnotification_topic = \"bridge/state\"";
     let tables = "[bridges.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/k\"\nalpn = [\"mqtt\"]\n\
                   server_name = \"n\"\nverify_name = false\nversions = [\"1.3\"]\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
                   [[bridges.out]]\nfilter = \"s/#\"\nqos_max = 0\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n\
@@ -91,6 +107,7 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     assert_eq!((bridge.version, bridge.retained), (Version::V311, Retained::Clear));
     assert_eq!((bridge.packet_bytes_max, bridge.receive_maximum), (9, 8));
     assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");
+    assert!(bridge.round_robin && bridge.notification_topic == "bridge/state");
     assert_eq!((bridge.outgoing[0].qos_max, bridge.incoming[0].qos), (0, 1));
     assert_eq!(bridge.client_identifier("box"), "c");
     assert_eq!((bridge.start, bridge.lazy_messages, bridge.idle_s), (StartMode::Lazy, 10, 5));

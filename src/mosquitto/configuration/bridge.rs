@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 
 use toml::Value;
 
-use super::refused;
 use super::syntax::Line;
 use super::translation::{Effect, Outcome, Translator, Written, WrittenBridge, WrittenRule};
+use super::{ignored, refused};
 use crate::base::host_name::host_name;
 use crate::config::bridge::Server;
 use crate::config::keys;
@@ -97,6 +97,13 @@ fn finish_one(translator: &mut Translator, draft: &mut Draft, name: &str, host: 
     }
     if let Some(&place) = draft.options.get("notifications_local_only") {
         draft.set("profile", "none", Some(place));
+    }
+    let is_silent =
+        draft.keys.get("profile").is_some_and(|(profile, _)| profile.as_str() == Some("none"));
+    if let Some(&place) = draft.options.get("notification_topic").filter(|_| is_silent) {
+        // The other broker is told nothing; this one has the state on its own topic.
+        draft.keys.remove("notification_topic");
+        translator.outcomes[place] = ignored("no notifications go to the other broker");
     }
     for (key, default) in [("version", "3.1.1"), ("retained", "always"), ("profile", "mosquitto")] {
         if !draft.keys.contains_key(key) {

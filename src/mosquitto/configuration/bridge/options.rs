@@ -58,7 +58,7 @@ pub(super) fn take(
     place: usize,
 ) -> Outcome {
     let option = line.option.as_str();
-    if let Some(outcome) = not_yet(line).or_else(|| tls::take(translator, bridge, line, place)) {
+    if let Some(outcome) = tls::take(translator, bridge, line, place) {
         return outcome;
     }
     let draft = &mut translator.bridges[bridge];
@@ -107,6 +107,12 @@ pub(super) fn take(
                 return Ok(Effect::Noted(note.to_owned()));
             }
         }
+        "round_robin" => draft.set("round_robin", line.boolean()?, by),
+        "notification_topic" => {
+            let topic = line.text()?;
+            draft.options.insert(option.to_owned(), place);
+            draft.set("notification_topic", topic, by);
+        }
         "start_type" => return take_start(draft, line, place),
         "idle_timeout" => draft.set("idle_s", line.number(0..=86_400)?.max(1), by),
         "threshold" => draft.set("lazy_messages", line.number(1..=i64::from(u32::MAX))?, by),
@@ -136,6 +142,13 @@ pub(super) fn take(
         "bridge_attempt_unsubscribe" => {
             return unless(line, false, "what goes out is subscribed to at this broker only");
         }
+        "bridge_reload_type" => {
+            return match line.word()? {
+                "immediate" => Ok(Effect::Taken),
+                "lazy" => ignored("a reload changes bridges at once"),
+                other => refused(format!("{other:?} is neither lazy nor immediate")),
+            };
+        }
         "bridge_tcp_keepalive" => {
             line.number(1..=i64::from(i32::MAX))?;
             return ignored("keepalive_interval applies to TCP, too");
@@ -160,31 +173,13 @@ fn take_start(draft: &mut Draft, line: &Line, place: usize) -> Outcome {
             }
             Ok(Effect::Taken)
         }
-        "once" => ignored("not supported yet: the bridge connects again after a failure"),
+        "once" => {
+            draft.set("start", "once", Some(place));
+            Ok(Effect::Noted("`broker ctl bridge start` connects it again".to_owned()))
+        }
         "manual" => refused("Mosquitto does not have it either; use automatic"),
         other => refused(format!("{other:?} is neither automatic, lazy nor once")),
     }
-}
-
-/// Options for which this broker has no key yet: what they ask for is said to be missing, so that nobody waits for it.
-fn not_yet(line: &Line) -> Option<Outcome> {
-    let outcome = match line.option.as_str() {
-        "notification_topic" => line.text().map(str::to_owned).and_then(|_| {
-            ignored("not supported yet: the topic is $SYS/broker/connection/ID/state")
-        }),
-        "round_robin" => line.boolean().and_then(|is_asked| match is_asked {
-            false => Ok(Effect::Noted("each attempt begins with the first address".to_owned())),
-            true => ignored("not supported yet: each attempt begins with the first address"),
-        }),
-        "bridge_reload_type" => match line.word() {
-            Ok("immediate") => Ok(Effect::Taken),
-            Ok("lazy") => ignored("a reload changes bridges at once"),
-            Ok(other) => refused(format!("{other:?} is neither lazy nor immediate")),
-            Err(what) => Err(what),
-        },
-        _ => return None,
-    };
-    Some(outcome)
 }
 
 /// Takes a boolean option that has an effect with this value only.

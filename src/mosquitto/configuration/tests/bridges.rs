@@ -25,9 +25,10 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
         "out = { filter = \"x/b/#\", qos_max = 2, local_prefix = \"x/\", remote_prefix = \"y/\" }, \
          in = { filter = \"y/b/#\", qos = 2, local_prefix = \"x/\", remote_prefix = \"y/\" }",
     ),
-    (BRIDGE, "round_robin true", Class::Ignored, "first address"),
+    (BRIDGE, "round_robin true", Class::Same, "round_robin = true"),
     (BRIDGE, "start_type automatic", Class::Translated, ""),
     (BRIDGE, "start_type lazy", Class::Translated, "start = \"lazy\""),
+    (BRIDGE, "start_type once", Class::Translated, "start = \"once\""),
     (BRIDGE, "idle_timeout 90", Class::Same, "idle_s = 90"),
     (BRIDGE, "threshold 20", Class::Same, "lazy_messages = 20"),
     (
@@ -60,7 +61,7 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
     ),
     (BRIDGE, "notifications true", Class::Same, "profile = \"mosquitto\""),
     (BRIDGE, "notifications_local_only true", Class::Same, "profile = \"none\""),
-    (BRIDGE, "notification_topic x", Class::Ignored, "not supported yet"),
+    (BRIDGE, "notification_topic x", Class::Same, "notification_topic = \"x\""),
     (BRIDGE, "try_private false", Class::Same, "bridge_bit = false"),
     (BRIDGE, "bridge_attempt_unsubscribe true", Class::Ignored, "this broker only"),
     (BRIDGE, "bridge_bind_address 127.0.0.2", Class::Same, "bind = \"127.0.0.2\""),
@@ -254,15 +255,15 @@ fn an_ipv6_address_of_a_bridge_has_its_port_behind_the_last_colon() {
 }
 
 #[test]
-fn what_a_bridge_lacks_yet_is_said_at_each_start() {
-    let text = format!("{BRIDGE}notification_topic x\nstart_type once\nround_robin true\n");
-    let configuration = translated(&text).configuration([]).expect("valid");
-    let [topic, start, robin] = &configuration.notices[..] else {
-        panic!("{:?}", configuration.notices)
-    };
-    assert!(topic.contains(":4: notification_topic x: not supported yet"));
-    assert!(start.contains(":5: start_type once: not supported yet"));
-    assert!(robin.contains(":6: round_robin true: not supported yet"));
+fn a_notification_topic_without_notifications_has_no_effect() {
+    let topic = "notification_topic x\n";
+    assert_eq!(bridges(&format!("{BRIDGE}{topic}"))[0].notification_topic, "x");
+    for lines in ["notifications false\n", "notifications_local_only true\n"] {
+        let text = format!("{BRIDGE}{topic}{lines}");
+        assert_eq!(bridges(&text)[0].notification_topic, "");
+        let judged = &translated(&text).lines[3];
+        assert!(judged.class == Class::Ignored && judged.what.contains("no notifications"));
+    }
 }
 
 #[test]
