@@ -7,7 +7,7 @@ use crate::message::Content;
 use crate::resources::gauges::Place;
 
 /// No node.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Nodes;
 
 impl Nodes {
@@ -25,6 +25,7 @@ impl Mesh {
 
     #[inline]
     pub(super) fn members(&self) -> impl Iterator<Item = CoreId> + use<> {
+        let Nodes = self.nodes;
         std::iter::empty()
     }
 
