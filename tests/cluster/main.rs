@@ -12,8 +12,6 @@ mod spawned;
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
 mod support;
-#[path = "../support/uninterrupted.rs"]
-mod uninterrupted;
 #[path = "../bridge/witness.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod witness;
