@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::support::{Broker, Client, Connect, Publish};
 use crate::{
-    ONE_SETUP, SETUPS, Site, Witness, at_once, bridge, connected, flows, logged, mosquitto,
-    numbers, publish, versions,
+    ONE_SETUP, Site, Witness, at_once, bridge, connected, flows, logged, mosquitto, numbers,
+    publish, versions,
 };
 
 const TOPICS: usize = 12;

@@ -388,7 +388,14 @@ impl World {
             }
             2 => self.pause(node, long),
             3 => self.stalled_until = self.now + long / 3,
-            4 => self.nodes[node].is_cut_off ^= true,
+            4 => {
+                self.nodes[node].is_cut_off ^= true;
+                if !self.nodes[node].is_cut_off {
+                    // The bucket is followed anew after a connection.
+                    let run = self.nodes[node].run;
+                    self.retell(node, run);
+                }
+            }
             5 if node != other => drop(self.apart.insert((node.min(other), node.max(other)))),
             6 => self.apart.clear(),
             _ => {}
