@@ -262,7 +262,7 @@ mod admin {
 
     #[test]
     fn commands_are_for_all_connections_and_each_of_them_is_shown() {
-        at_once(SETUPS.iter().copied(), |setup| {
+        at_once(crate::SETUPS.iter().copied(), |setup| {
             let far = Site::new(setup);
             let near = Near::start(Site::new(setup).bridge("far", far.address, &several(3, OUT)));
             let far = far.start();
