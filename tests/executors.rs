@@ -7,6 +7,7 @@ mod uninterrupted;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -611,4 +612,39 @@ fn a_slow_consumer_loses_no_message_and_one_that_reads_nothing_is_stuck() {
     let checks: Vec<_> =
         EXECUTORS.iter().map(|executor| std::thread::spawn(move || check(executor))).collect();
     checks.into_iter().for_each(|check| check.join().expect("the check passes"));
+}
+
+#[test]
+fn a_slow_consumer_on_a_unix_socket_is_not_stuck() {
+    let check = |number: usize, executor: &'static str| {
+        let name = format!("ringmq-executors-{}-slow-{number}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let listener =
+            format!("[[listeners]]\nbind = \"unix:{}\"\ntransport = \"unix\"\n", path.display());
+        let broker = Broker::with_config(&format!("cores = 1\n{executor}\n{listener}"));
+        let mut slow = UnixStream::connect(&path).expect("the server listens");
+        slow.set_read_timeout(Some(PATIENCE)).expect("set");
+        let connect = packet(0x10, &[&text("MQTT")[..], &[4, 2, 0, 0], &text("slow")].concat());
+        let subscribe = packet(0x82, &[&[0, 1][..], &text("slow"), &[0]].concat());
+        slow.write_all(&[connect, subscribe].concat()).expect("sent");
+        let is_over = std::sync::Arc::<std::sync::atomic::AtomicBool>::default();
+        let firehose = firehose(broker.address, "slow", is_over.clone());
+        // Longer than a consumer may take nothing, with some to spare.
+        let until = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(100));
+            let mut sip = [0; SIP];
+            uninterrupted(|| slow.read_exact(&mut sip)).expect("more data is available");
+        }
+        assert_eq!(broker.shown("consumers/stuck"), 0, "{executor}");
+        drop(slow);
+        is_over.store(true, Ordering::Relaxed);
+        firehose.join().expect("the thread ends");
+        let _ = std::fs::remove_file(path);
+    };
+    std::thread::scope(|scope| {
+        for (number, executor) in EXECUTORS.iter().enumerate() {
+            scope.spawn(move || check(number, executor));
+        }
+    });
 }

@@ -252,6 +252,10 @@ impl Executor {
             }
             Operation::CloseNotify(file) => self.close_notify_sent(file),
             Operation::Progress(file) => self.progressed(file, completion.result),
+            Operation::ProgressDescriptor(file) => {
+                let installed = kernel_tls::installed(completion.result);
+                self.progress_descriptor_installed(file, installed)
+            }
             Operation::Adopt(number) => self.adopted(number, completion.result),
         }
     }

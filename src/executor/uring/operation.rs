@@ -33,6 +33,8 @@ pub enum Operation {
     InstallDescriptor(u32),
     /// Querying how many sent bytes the peer has not acknowledged.
     Progress(u32),
+    /// Installing a temporary file descriptor for that query.
+    ProgressDescriptor(u32),
     /// Sending the TLS close_notify alert with kernel TLS.
     CloseNotify(u32),
     /// Putting a bridge's socket into the table of direct descriptors.
@@ -60,6 +62,7 @@ impl Operation {
             Self::CloseNotify(file) => (14, file),
             Self::Progress(file) => (15, file),
             Self::Adopt(number) => (16, number),
+            Self::ProgressDescriptor(file) => (17, file),
         };
         kind << 32 | u64::from(index)
     }
@@ -85,6 +88,7 @@ impl Operation {
             14 => Self::CloseNotify(index),
             15 => Self::Progress(index),
             16 => Self::Adopt(index),
+            17 => Self::ProgressDescriptor(index),
             other => unreachable!("no operation has number {other}"),
         }
     }
@@ -114,6 +118,7 @@ mod tests {
             Operation::CloseNotify(14),
             Operation::Progress(15),
             Operation::Adopt(16),
+            Operation::ProgressDescriptor(17),
         ];
         for operation in all {
             assert_eq!(Operation::of(operation.user_data()), operation);

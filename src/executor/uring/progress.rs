@@ -1,8 +1,9 @@
-//! Progress of slow consumers: how many sent bytes their peers have not acknowledged. Direct descriptors need
-//! an operation that Linux has since 6.7, and only for TCP; otherwise the progress is unknown.
+//! Progress of slow consumers: how many sent bytes their peers have not acknowledged. For direct descriptors, Linux has an
+//! operation since 6.7, and only for TCP. For other sockets the ring installs a temporary file descriptor in the process
+//! (Linux 6.8). Where neither exists, the progress is unknown.
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use io_uring::opcode;
 use io_uring::squeue::Flags;
@@ -27,7 +28,24 @@ impl Executor {
 
     /// Handles the kernel's answer. The operation completes at submission, so before the socket can be closed.
     pub(super) fn progressed(&mut self, file: u32, result: i32) -> io::Result<()> {
-        self.report_progress(file, usize::try_from(result).ok())
+        match usize::try_from(result) {
+            Ok(bytes) => self.report_progress(file, Some(bytes)),
+            Err(_) => {
+                let install = |descriptor| opcode::FixedFdInstall::new(descriptor, 0).build();
+                let operation = Operation::ProgressDescriptor(file);
+                self.rings.push(file, install, Flags::empty(), operation)
+            }
+        }
+    }
+
+    /// Asks through a temporary file descriptor, which was installed at submission too.
+    pub(super) fn progress_descriptor_installed(
+        &mut self,
+        file: u32,
+        installed: io::Result<OwnedFd>,
+    ) -> io::Result<()> {
+        let bytes = installed.ok().and_then(|installed| progress::unacknowledged(&installed));
+        self.report_progress(file, bytes)
     }
 
     fn report_progress(&mut self, file: u32, unacknowledged: Option<usize>) -> io::Result<()> {
