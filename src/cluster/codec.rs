@@ -4,18 +4,15 @@
 //! hashes, stamps and connections have a fixed size, in little-endian order. Decoding borrows from the frame and allocates
 //! nothing; every length is checked against what is there.
 //!
-//! **Versions.** Each frame begins with the [version](VERSION) of its items. Nodes tell each other in their [`Hello`]
-//! which versions they understand, and send the highest that both do. A version never changes: new kinds belong to a new
-//! version, and are an error in a frame of an older one.
+//! **Versions.** Each frame begins with the [version](VERSION) of its items: the highest that both nodes speak, as the list
+//! of members says. A version never changes: new kinds belong to a new version, and are an error in a frame of an older one.
 
-mod hello;
 mod reader;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
-pub use hello::{Hello, HelloError, Versions};
 use reader::Reader;
 
 /// The version that this program writes if the other node understands it.

@@ -142,9 +142,8 @@ impl Lane {
         }
     }
 
-    /// Sets the version of frames from the next one on: the one that both nodes said in their
-    /// [`Hello`](crate::cluster::codec::Hello), see [`Hello::common_version`](crate::cluster::codec::Hello::common_version).
-    /// Before, frames have the oldest one.
+    /// Sets the version of frames from the next one on: the highest that both nodes speak. Before,
+    /// frames have the oldest one.
     pub fn set_version(&mut self, version: u8) {
         debug_assert!((VERSION_OLDEST..=VERSION).contains(&version));
         self.version = version;
@@ -161,8 +160,8 @@ impl Lane {
         self.peer
     }
 
-    /// Starts the lane anew for a later incarnation of the other node, of which the caller knows otherwise: by a hello or
-    /// by the list of members. Returns what the earlier one had not receipted; none if the incarnation is not later.
+    /// Starts the lane anew for a later incarnation of the other node, of which the caller knows otherwise: by the list of
+    /// members. Returns what the earlier one had not receipted; none if the incarnation is not later.
     pub fn restart(&mut self, peer_incarnation: u64, now: Now) -> Option<Unreceipted> {
         if peer_incarnation <= self.peer {
             return None;

@@ -1,4 +1,4 @@
-//! Items and hellos as bytes and back.
+//! Items as bytes and back.
 
 use proptest::collection::vec;
 use proptest::option;
@@ -210,37 +210,4 @@ fn a_message_takes_little_more_than_its_topic_and_payload() {
         to: To::Subscribers,
     };
     assert_eq!(encoded(&Item::Publish(publish)).len(), 20 + 64 + 5);
-}
-
-#[test]
-fn hellos_are_read_as_they_were_written_also_with_fields_of_a_later_program() {
-    let hello =
-        Hello { versions: Versions { lowest: 1, highest: 3 }, incarnation: 7, clock_us: u64::MAX };
-    let bytes = hello.encode();
-    assert!(Hello::is_hello(&bytes) && !Hello::is_hello(&[VERSION]));
-    assert_eq!(Hello::decode(&bytes), Ok(hello));
-    let mut later = bytes[..bytes.len() - 4].to_vec();
-    later.extend_from_slice(b"more");
-    later.extend_from_slice(&crc32fast::hash(&later).to_le_bytes());
-    assert_eq!(Hello::decode(&later), Ok(hello));
-    for end in 0..bytes.len() {
-        assert_eq!(Hello::decode(&bytes[..end]), Err(HelloError::Damaged));
-    }
-    for bit in 0..bytes.len() * 8 {
-        let mut damaged = bytes.clone();
-        damaged[bit / 8] ^= 1 << (bit % 8);
-        assert_eq!(Hello::decode(&damaged), Err(HelloError::Damaged), "bit {bit}");
-    }
-}
-
-#[test]
-fn two_nodes_speak_the_lower_of_their_highest_versions() {
-    let versions = |lowest, highest| Versions { lowest, highest };
-    assert_eq!(versions(1, 3).common(versions(2, 5)), Some(3));
-    assert_eq!(versions(2, 5).common(versions(1, 3)), Some(3));
-    assert_eq!(versions(1, 1).common(versions(1, 1)), Some(1));
-    assert_eq!(versions(1, 1).common(versions(2, 3)), None);
-    let hello = Hello { versions: versions(200, 201), incarnation: 1, clock_us: 0 };
-    let error = hello.common_version().expect_err("no common version").to_string();
-    assert!(error.contains("versions 200 to 201 of lanes"), "{error}");
 }
