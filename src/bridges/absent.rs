@@ -1,7 +1,5 @@
 //! Replacement of bridges in a build without them: there are none.
 
-use std::sync::Arc;
-
 use crate::control::Replies;
 use crate::control::bridge::{BridgeCommand, BridgeIsStopped, BridgeStatus};
 
@@ -20,17 +18,12 @@ impl Bridges {
         Vec::new()
     }
 
-    /// None.
-    pub fn sessions(&self, _of: &[BridgeStatus]) -> Arc<[Box<str>]> {
-        Arc::default()
-    }
-
     /// No bridge has a name.
-    pub fn session(&self, _name: &str) -> Option<Box<str>> {
+    pub fn sessions(&self, _name: &str) -> Option<Vec<Box<str>>> {
         None
     }
 
-    /// As for [`Self::session`].
+    /// As for [`Self::sessions`].
     pub fn command(
         &self,
         _name: &str,
