@@ -50,6 +50,10 @@ pub const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Time for which a filter without subscribers stays announced: clients that reconnect change nothing.
 pub const WITHDRAWAL_DELAY: Duration = Duration::from_secs(10);
 
+/// Filters that wait for that time at most: of more, the oldest are withdrawn at once, so that a client that subscribes to
+/// new filters all the time costs no more than these.
+pub const WITHDRAWALS_MAX: usize = 65_536;
+
 /// Interval at which a node sends itself a message through the engine.
 pub const ECHO_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -8,7 +8,7 @@ use shards::{CoreMatches, GroupAt, Replica, TopicFilter, heap};
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::CoreId;
 use crate::cluster::gateway::node::Node;
-use crate::cluster::limits::WITHDRAWAL_DELAY;
+use crate::cluster::limits::{WITHDRAWAL_DELAY, WITHDRAWALS_MAX};
 
 /// Estimated memory of an entry of a map, without its text.
 const ENTRY_BYTES: usize = 48;
@@ -18,8 +18,10 @@ const ENTRY_BYTES: usize = 48;
 struct Held {
     /// Number of cores with subscribers.
     cores: u16,
-    /// When it is withdrawn, if there are none.
+    /// When it is withdrawn, if there are none then; a filter waits once, however often its subscribers change.
     until: Option<Deadline>,
+    /// Whether it is in the line of withdrawals.
+    waits: bool,
 }
 
 /// The members of a shared subscription.
@@ -37,7 +39,7 @@ pub(super) struct Interest {
     cores: u16,
     held: BTreeMap<Box<str>, Held>,
     groups: BTreeMap<Box<str>, Group>,
-    /// Filters without subscribers, in the order of the times when they are withdrawn.
+    /// Filters that had no subscribers at some time, in the order of the times when they may be withdrawn.
     withdrawals: VecDeque<(Deadline, Box<str>)>,
     /// Which core has a subscription that matches a topic; empty with a single core.
     replica: Replica,
@@ -81,7 +83,7 @@ impl Interest {
             Some(held) => (held.cores, held.until) = (held.cores + 1, None),
             None => {
                 self.bytes += entry_bytes(text);
-                self.held.insert(text.into(), Held { cores: 1, until: None });
+                self.held.insert(text.into(), Held { cores: 1, ..Held::default() });
                 nodes.for_each(|node| node.tell_filter(now, text));
             }
         }
@@ -94,22 +96,37 @@ impl Interest {
         }
         let Some(held) = self.held.get_mut(text) else { return };
         held.cores = held.cores.saturating_sub(1);
-        if held.cores == 0 && held.until.is_none() {
+        if held.cores == 0 {
             let until = now.after(WITHDRAWAL_DELAY);
             held.until = Some(until);
-            self.bytes += entry_bytes(text);
-            self.withdrawals.push_back((until, text.into()));
+            if !std::mem::replace(&mut held.waits, true) {
+                self.wait(until, text.into());
+            }
         }
     }
 
-    /// Withdraws the filters from all nodes that nobody has subscribed to again in time.
+    fn wait(&mut self, until: Deadline, text: Box<str>) {
+        self.bytes += entry_bytes(&text);
+        self.withdrawals.push_back((until, text));
+    }
+
+    /// Withdraws the filters from all nodes that nobody has subscribed to again in time, and the oldest of too many.
     pub(super) fn withdraw_due(&mut self, now: Now, nodes: &mut [Option<Box<Node>>]) {
-        while let Some((at, text)) = self.withdrawals.pop_front_if(|(at, _)| at.is_due(now)) {
+        loop {
+            let is_full = self.withdrawals.len() > WITHDRAWALS_MAX;
+            let next = self.withdrawals.pop_front_if(|(at, _)| is_full || at.is_due(now));
+            let Some((_, text)) = next else { return };
             self.bytes -= entry_bytes(&text);
-            if self.held.get(&text).is_some_and(|held| held.until == Some(at)) {
-                self.held.remove(&text);
-                self.bytes -= entry_bytes(&text);
-                nodes.iter_mut().flatten().for_each(|node| node.tell_withdrawal(now, &text));
+            let Some(held) = self.held.get_mut(&text) else { continue };
+            match held.until {
+                // It was subscribed to and left again meanwhile.
+                Some(until) if !is_full && !until.is_due(now) => self.wait(until, text),
+                Some(_) => {
+                    self.held.remove(&text);
+                    self.bytes -= entry_bytes(&text);
+                    nodes.iter_mut().flatten().for_each(|node| node.tell_withdrawal(now, &text));
+                }
+                None => held.waits = false,
             }
         }
     }
@@ -227,4 +244,67 @@ impl Group {
 
 fn entry_bytes(text: &str) -> usize {
     ENTRY_BYTES + heap(text.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn interest() -> Interest {
+        Interest::new(2, 7)
+    }
+
+    fn nobody() -> std::iter::Empty<&'static mut Box<Node>> {
+        std::iter::empty()
+    }
+
+    #[test]
+    fn a_client_that_subscribes_and_leaves_again_and_again_makes_a_filter_wait_once() {
+        let mut interest = interest();
+        let after_first = {
+            interest.announce(CoreId(0), "a", Now(0), nobody());
+            interest.withdraw(CoreId(0), "a", Now(0));
+            interest.bytes
+        };
+        for time in 1..10_000 {
+            interest.announce(CoreId(0), "a", Now(time), nobody());
+            interest.withdraw(CoreId(0), "a", Now(time));
+        }
+        assert_eq!((interest.withdrawals.len(), interest.bytes), (1, after_first));
+        // It goes ten seconds after the last one has left, and not before.
+        let due = |time: u64| Now(time + WITHDRAWAL_DELAY.as_micros() as u64);
+        interest.withdraw_due(due(9_998), &mut []);
+        assert_eq!(interest.len(), 1);
+        interest.withdraw_due(due(9_999), &mut []);
+        assert_eq!((interest.len(), interest.withdrawals.len(), interest.bytes), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_filter_that_is_subscribed_to_again_stays() {
+        let mut interest = interest();
+        interest.announce(CoreId(0), "a", Now(0), nobody());
+        interest.withdraw(CoreId(0), "a", Now(0));
+        interest.announce(CoreId(1), "a", Now(1), nobody());
+        interest.withdraw_due(Now(60_000_000), &mut []);
+        assert_eq!((interest.len(), interest.withdrawals.len()), (1, 0));
+        interest.withdraw(CoreId(1), "a", Now(60_000_000));
+        interest.withdraw_due(Now(90_000_000), &mut []);
+        assert_eq!((interest.len(), interest.bytes), (0, 0));
+    }
+
+    #[test]
+    fn filters_that_wait_to_be_withdrawn_are_bounded() {
+        let mut interest = interest();
+        for number in 0..WITHDRAWALS_MAX + 1_000 {
+            let text = number.to_string();
+            interest.announce(CoreId(0), &text, Now(0), nobody());
+            interest.withdraw(CoreId(0), &text, Now(0));
+        }
+        interest.withdraw_due(Now(0), &mut []);
+        assert_eq!(
+            (interest.len(), interest.withdrawals.len()),
+            (WITHDRAWALS_MAX, WITHDRAWALS_MAX)
+        );
+        assert!(!interest.held.contains_key("0"), "the oldest go first");
+    }
 }

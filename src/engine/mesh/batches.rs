@@ -179,9 +179,7 @@ impl Engine {
             }
         }
     }
-}
 
-impl Engine {
     /// Retains a message that was published on another core or node.
     fn take_retained(
         &mut self,
