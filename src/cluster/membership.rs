@@ -38,11 +38,11 @@ const BEHIND_US: u64 = 2_000_000;
 const GAP_US: u64 = 2_000_000;
 
 /// Who this node is.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Me {
-    /// The name of the cluster.
+    /// The name of the cluster: letters, digits, `-` and `_`.
     pub cluster: String,
-    /// The name of the node.
+    /// The name of the node, unique in the cluster.
     pub name: String,
     /// The number that it has to have; none for the one it had before, or the lowest that is free.
     pub number: Option<NodeNumber>,

@@ -19,7 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::identity::random;
-use super::membership::{Answer, JoinError, Me, Membership, MembershipEvent, Request, TICK_US};
+use super::membership::{Answer, JoinError, Membership, MembershipEvent, Request, TICK_US};
 use super::status::SharedStatus;
 use super::view::{Incarnation, MemberState, NODES_MAX, NodeNumber, View};
 use crate::base::clock::Now;
@@ -153,25 +153,17 @@ impl Carrier {
         let expected = options.servers_expected.max(servers.len());
         let client = connect.connect(servers).await.map_err(|error| error.to_string())?;
         let (follow_again, again) = watch::channel(0);
-        let name = format!("RQ_{}", options.cluster);
+        let name = format!("RQ_{}", options.me.cluster);
         tokio::spawn(bucket::follow(client.clone(), name, expected, teller.clone(), again));
         let mut ticks = interval(Duration::from_micros(TICK_US));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let start = random().map_err(|error| error.to_string())?;
-        let prefix = format!("rq.{}", options.cluster);
+        let prefix = format!("rq.{}", options.me.cluster);
         let echo_subject = Subject::from(format!("{prefix}.echo.{start:016x}"));
-        let me = Me {
-            cluster: options.cluster,
-            name: options.name,
-            number: options.number,
-            advertise: options.advertise,
-            lanes: options.lanes,
-            store: options.store,
-        };
         Ok(Self {
             prefix,
             client,
-            membership: Membership::new(me, start, Now(0)),
+            membership: Membership::new(options.me, start, Now(0)),
             begin: Instant::now(),
             told,
             teller,

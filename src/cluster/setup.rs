@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::identity::store_number;
+use super::membership::Me;
 use super::nats::{Carrier, CarrierOptions};
 use super::spawn::{Engine, EngineOptions};
 use super::status::SharedStatus;
@@ -45,15 +46,15 @@ pub async fn start(
     let store = store_number(data).map_err(|error| error.to_string())?;
     let given = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
     let certificate = given(&settings.tls_certificate).zip(given(&settings.tls_key));
-    let mut options = CarrierOptions {
+    let me = Me {
         cluster: settings.name.clone(),
         name: name.clone(),
         number,
         advertise: settings.advertise.clone(),
         lanes,
         store,
-        ..CarrierOptions::default()
     };
+    let mut options = CarrierOptions { me, ..CarrierOptions::default() };
     let engine = match &settings.engine {
         ClusterEngine::Servers(servers) => {
             options.servers = servers.clone();

@@ -7,7 +7,7 @@ use async_nats::{ConnectOptions, Event, ServerAddr};
 use tokio::sync::mpsc;
 
 use super::Internal;
-use crate::cluster::view::{LaneVersions, NodeNumber};
+use crate::cluster::membership::Me;
 
 /// Time for a connection and its TLS handshake.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -24,18 +24,8 @@ const RECEIVED_MAX: usize = 256;
 /// How to reach the engine, and who this node is.
 #[derive(Clone, Debug, Default)]
 pub struct CarrierOptions {
-    /// The name of the cluster: letters, digits, `-` and `_`.
-    pub cluster: String,
-    /// The name of this node, unique in the cluster.
-    pub name: String,
-    /// The number that this node has to have; none for the one it had before, or the lowest that is free.
-    pub number: Option<NodeNumber>,
-    /// The address for clients.
-    pub advertise: String,
-    /// Versions of lanes that this broker speaks.
-    pub lanes: LaneVersions,
-    /// The random number of this node's store ([`crate::cluster::identity::store_number`]).
-    pub store: u64,
+    /// Who this node is.
+    pub me: Me,
     /// URLs of the engine's servers, `nats://HOST:PORT` or `tls://HOST:PORT`.
     pub servers: Vec<String>,
     /// Servers that the engine has when it is complete, if that is known: with three, the bucket of the members is made only
@@ -73,7 +63,7 @@ pub(super) async fn prepare(
         );
     }
     let mut connect = ConnectOptions::new()
-        .name(format!("ringmq {} {}", options.cluster, options.name))
+        .name(format!("ringmq {} {}", options.me.cluster, options.me.name))
         .connection_timeout(CONNECT)
         .retry_on_initial_connect()
         .reconnect_delay_callback(|attempts| {
