@@ -49,10 +49,11 @@ impl LingerTime {
     }
 
     /// So many bytes are unacknowledged, where the kernel says so. A peer that reads slowly acknowledges bytes long
-    /// before the kernel has room for more: a socket becomes writable once most of its buffer is free.
+    /// before the kernel has room for more: a socket becomes writable once most of its buffer is free. The number
+    /// rises when the kernel takes the next part of a long send, for which the peer has made room.
     pub fn note_unacknowledged(&mut self, unacknowledged: Option<usize>) {
         let (Some(now), before) = (unacknowledged, self.unacknowledged) else { return };
-        self.has_read |= before.is_some_and(|before| now < before);
+        self.has_read |= before.is_some_and(|before| now != before);
         self.unacknowledged = unacknowledged;
     }
 
@@ -137,6 +138,9 @@ mod tests {
         linger_time.note_unacknowledged(None);
         linger_time.note_unacknowledged(Some(90_000));
         assert!(!linger_time.extend(now, true));
+        // The kernel has taken the next part of a send that is not complete.
+        linger_time.note_unacknowledged(Some(150_000));
+        assert!(linger_time.extend(now, true));
     }
 
     #[test]

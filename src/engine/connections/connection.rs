@@ -292,8 +292,9 @@ impl Congestion {
     /// what the kernel says of the peer; whether it did.
     pub fn note_progress(&mut self, now: Now, unacknowledged: Option<usize>) -> bool {
         let is_written = self.taken != self.taken_before;
+        // More are unacknowledged once the kernel takes the next part of a long send, which needs room.
         let is_acknowledged = matches!(
-            (self.unacknowledged, unacknowledged), (Some(before), Some(after)) if after < before
+            (self.unacknowledged, unacknowledged), (Some(before), Some(after)) if after != before
         );
         (self.taken_before, self.unacknowledged) = (self.taken, unacknowledged);
         if is_written || is_acknowledged {
