@@ -456,6 +456,10 @@ counters! {
     turns_late "busy/late" Core Counter as "late_turns";
     /// Busy time since the last report, in percent.
     busy_percent "busy/percent" Core Derived;
+    /// Turns before which this core waited for more input, as it was busy.
+    turns_moderated "moderation/turns" Core Counter as "moderated_turns";
+    /// Time that this core waited for more input.
+    moderated_us "moderation/us" Core Counter as "moderated_seconds";
     /// System calls to submit or wait.
     kernel_entries "kernel/entries" Core Counter;
     /// Sends that waited until the peer accepted more.
@@ -510,6 +514,8 @@ pub struct AccessCounts {
 pub struct Turn {
     /// Microseconds from the end of waiting to the end of the turn.
     pub busy_us: u64,
+    /// Microseconds for which the core waited for more input before the turn.
+    pub moderated_us: u64,
     /// Cores woken up.
     pub wakeups: u64,
     /// See [`Metrics::kernel_entries`].
@@ -550,6 +556,8 @@ impl Metrics {
     pub fn note_turn(&mut self, turn: Turn) {
         self.turns += 1;
         self.busy_us += turn.busy_us;
+        self.turns_moderated += u64::from(turn.moderated_us > 0);
+        self.moderated_us += turn.moderated_us;
         self.wakeups_sent += turn.wakeups;
         self.kernel_entries += turn.kernel_entries;
         self.sends_waited += turn.sends_waited;

@@ -47,6 +47,7 @@ const NEEDS_RESTART: &[&str] = &[
     "numa",
     "mode",
     "executor",
+    "latency_budget_us",
     "uring",
     "storage",
     "admin.listen",

@@ -88,6 +88,9 @@ pub struct Settings {
     pub mode: Mode,
     /// Executor of the cores.
     pub executor: ExecutorKind,
+    /// Microseconds that a busy core waits at most for more input before it serves what has come; 0 for never.
+    #[serde(deserialize_with = "between::<_, _, 0, 100_000>")]
+    pub latency_budget_us: u32,
     /// Options of io_uring.
     pub uring: Uring,
     /// The store.
@@ -133,6 +136,7 @@ impl Default for Settings {
             numa: false,
             mode: Mode::default(),
             executor: ExecutorKind::default(),
+            latency_budget_us: 1_000,
             uring: Uring::default(),
             storage: Storage::default(),
             log: Log::default(),

@@ -49,4 +49,10 @@ impl Engine {
     pub fn publishes_taken(&self) -> ([u64; 3], [u64; 3]) {
         (self.metrics.received_by_qos, self.metrics.forwarded_by_qos)
     }
+
+    /// MQTT Control Packets received since the start, and messages published by clients of other cores.
+    #[inline]
+    pub fn packets_handled(&self) -> u64 {
+        self.metrics.packets_received + self.metrics.forwarded_by_qos.iter().sum::<u64>()
+    }
 }

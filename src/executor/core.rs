@@ -13,7 +13,9 @@ use crate::control::stop::Stop;
 use crate::control::{Command, Inbox, Reply, Statistics};
 use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
+use crate::executor::moderation::Moderation;
 use crate::executor::{Executor, Listeners};
+use crate::platform::process;
 #[cfg(feature = "store")]
 use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};
@@ -46,8 +48,13 @@ pub struct Core<S> {
     pub now: Now,
     /// That time in nanoseconds.
     read: Tick,
-    /// The beginning of the turn that is in progress.
+    /// The beginning of the turn that is in progress, and the end of the one before.
     began: Option<Tick>,
+    ended: Tick,
+    /// Whether to wait for more input.
+    moderation: Moderation,
+    /// The core waits for more input, or has before this turn.
+    is_moderated: bool,
     started: Instant,
     stop: Stop,
     /// Signals and commands from other threads.
@@ -92,6 +99,9 @@ impl<S> Core<S> {
             now,
             read,
             began: None,
+            ended: Tick(0),
+            moderation: Moderation::new(Duration::ZERO),
+            is_moderated: false,
             started,
             stop,
             inbox,
@@ -114,6 +124,11 @@ impl<S> Core<S> {
     #[cfg(feature = "store")]
     pub fn set_store(&mut self, store_client: crate::storage::log::StoreClient) {
         self.store_client = Some(store_client);
+    }
+
+    /// While it is busy, the core waits for so long for more input; zero for never.
+    pub fn set_latency_budget(&mut self, budget: Duration) {
+        self.moderation = Moderation::new(budget);
     }
 
     /// Exchanges batches with the gateway of the cluster from now on.
@@ -183,6 +198,16 @@ impl<S> Core<S> {
     pub fn read_clock(&mut self) {
         self.read = tick(self.started);
         self.now = self.read.now();
+    }
+
+    /// How long to wait for more input before the next turn, if the core should; it does not park then, so that other
+    /// cores need not wake it. Timers fire in time.
+    #[inline]
+    pub fn moderated_wait(&mut self, timeout: Option<Duration>) -> Option<Duration> {
+        let wait = self.moderation.wait()?;
+        let wait = timeout.map_or(wait, |timeout| wait.min(timeout));
+        self.is_moderated = !wait.is_zero();
+        self.is_moderated.then_some(wait)
     }
 
     /// Work outside of a turn, for which the clock has just been read, counts towards the next turn, which is timed
@@ -295,6 +320,13 @@ impl<S> Core<S> {
         self.inbox.end_turn();
         let ended = tick(self.started);
         self.noted.busy_us = ended.since_ns(began) / 1_000;
+        let has_waited = std::mem::take(&mut self.is_moderated);
+        if has_waited {
+            self.noted.moderated_us = began.since_ns(self.ended) / 1_000;
+        }
+        self.ended = ended;
+        let packets = self.engine.packets_handled();
+        self.moderation.note_turn(ended, has_waited, packets, process::thread_cpu);
         self.engine.note_turn(std::mem::take(&mut self.noted));
         if let Some(recorder) = &mut self.recorder {
             let (published, _) = self.engine.publishes_taken();
@@ -349,6 +381,7 @@ impl<S> Core<S> {
     /// The core is awake again.
     pub fn wake_up(&mut self) {
         self.mesh.wake_up();
+        self.moderation.note_sleep();
     }
 }
 

@@ -9,6 +9,7 @@ pub mod kernel_tls;
 mod linger;
 mod lingering;
 pub mod mesh;
+mod moderation;
 pub mod placement;
 pub mod poll;
 pub mod probe;

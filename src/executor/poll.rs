@@ -176,7 +176,11 @@ impl crate::executor::Executor for Executor {
 impl Executor {
     fn turn(&mut self, events: &mut Events, buffer: &mut [u8]) -> io::Result<()> {
         let timeout = self.timeout();
-        let sleeps = self.may_sleep(timeout);
+        let gathers = self.core.moderated_wait(timeout);
+        if let Some(time) = gathers {
+            std::thread::sleep(time);
+        }
+        let sleeps = gathers.is_none() && self.may_sleep(timeout);
         let polled = self.poll.poll(events, if sleeps { timeout } else { Some(Duration::ZERO) });
         if sleeps {
             self.core.wake_up();

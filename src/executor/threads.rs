@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::access::Notify;
 use crate::base::clock::Now;
@@ -33,6 +33,8 @@ pub struct Plan<'a> {
     pub engine: &'a Config,
     /// Number of sockets that a core has to be able to hold.
     pub sockets_max: u32,
+    /// The longest that a busy core waits for more input.
+    pub latency_budget: Duration,
     /// How io_uring is used.
     pub uring: &'a Uring,
     /// Makes each core its access control, which wakes the core by `Notify`.
@@ -92,6 +94,7 @@ struct Builder<E: Executor> {
     access: Box<dyn Access>,
     config: Config,
     sockets_max: u32,
+    latency_budget: Duration,
     uring: Uring,
     policies: ListenerPolicies,
     taps: Arc<[Tap]>,
@@ -155,6 +158,7 @@ impl<E: Executor> Builder<E> {
                 listeners,
                 config: plan.engine.clone(),
                 sockets_max: plan.sockets_max,
+                latency_budget: plan.latency_budget,
                 uring: plan.uring.clone(),
                 policies: ListenerPolicies::clone(plan.policies),
                 taps: Arc::clone(&plan.taps),
@@ -183,8 +187,8 @@ impl<E: Executor> Builder<E> {
         engine.set_listeners(self.policies);
         engine.set_webhooks(&self.taps);
         let (mesh, recorder) = (self.mesh, self.recorder);
-        #[cfg_attr(not(feature = "cluster"), expect(unused_mut, reason = "there is no gateway"))]
         let mut core = Core::new(engine, mesh, self.started, self.stop, self.inbox, recorder);
+        core.set_latency_budget(self.latency_budget);
         #[cfg(feature = "cluster")]
         core.set_gateway(self.gateway);
         #[cfg(feature = "store")]

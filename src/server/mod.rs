@@ -383,10 +383,12 @@ impl Server {
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {
-        let Plan { cores, numa, ref placements, ref uring, ref engine, .. } = self.plan;
+        let Plan { cores, numa, ref placements, latency_budget, ref uring, ref engine, .. } =
+            self.plan;
         let plan = threads::Plan {
             cores,
             numa,
+            latency_budget,
             engine,
             sockets_max: self.plan.sockets_max(),
             uring,

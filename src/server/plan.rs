@@ -1,6 +1,8 @@
 //! What a start does on this machine: settings as written become a plan, once; each core gets the part
 //! that it needs.
 
+use std::time::Duration;
+
 use super::ServerError;
 use crate::config::{ExecutorKind as Kind, Limits, Mode, Settings, Uring};
 use crate::engine::Config;
@@ -24,6 +26,8 @@ pub(super) struct Plan {
     pub cores: u16,
     /// Whether each core's memory is allocated on its NUMA node.
     pub numa: bool,
+    /// The longest that a busy core waits for more input.
+    pub latency_budget: Duration,
     /// Processor of each core; empty if the operating system chooses.
     pub placements: Vec<Placement>,
     /// How io_uring is used.
@@ -59,6 +63,7 @@ impl Plan {
             is_single_threaded: mode == Mode::Sync,
             cores: settings.cores.count(),
             numa: settings.numa,
+            latency_budget: Duration::from_micros(settings.latency_budget_us.into()),
             placements,
             uring: choice.uring,
             engine: Config::new(settings, limits),

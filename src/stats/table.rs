@@ -112,7 +112,24 @@ fn counts(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "dropped                 {dropped}")?;
     let busy = report.cores.iter().enumerate();
     let busy = busy.map(|(n, core)| format!("core {n} {:.0} %", report.busy(core) * 100.0));
-    writeln!(text, "busy                    {}", busy.collect::<Vec<_>>().join(", "))
+    writeln!(text, "busy                    {}", busy.collect::<Vec<_>>().join(", "))?;
+    turns(text, report)
+}
+
+/// What the event loops do: with how many packets a turn, and how long busy cores wait for more input.
+fn turns(text: &mut String, report: &Report) -> std::fmt::Result {
+    let metrics = &report.all.metrics;
+    let each = |count: u64| count as f64 / metrics.turns.max(1) as f64;
+    writeln!(
+        text,
+        "turns                   {}/s with {:.1} packets each; waited for more input before {:.0} %, \
+         {:.0} % of the time; {} wake-ups/s of other cores",
+        grouped(report.per_second(metrics.turns).round() as u64),
+        each(metrics.packets_received),
+        each(metrics.turns_moderated) * 100.0,
+        report.per_second(metrics.moderated_us) / 1e4 / report.cores.len().max(1) as f64,
+        grouped(report.per_second(metrics.wakeups_sent).round() as u64),
+    )
 }
 
 fn charts(text: &mut String, report: &Report) -> std::fmt::Result {

@@ -416,6 +416,10 @@ pub struct LoadArgs {
     /// Open loop at QoS 0: count dropped messages as violations.
     #[arg(long)]
     pub fail_on_loss: bool,
+    /// Write each message and each acknowledgement by itself, so that each is a segment of its own,
+    /// as from devices that send one thing at a time.
+    #[arg(long)]
+    pub segment_each: bool,
     /// How the load is generated and for how long.
     #[command(flatten)]
     pub span: SpanArgs,
@@ -474,6 +478,7 @@ impl LoadArgs {
                 },
             },
             loss_fails: self.fail_on_loss,
+            is_segment_each: self.segment_each,
         };
         self.span.check()?;
         workload.check()?;

@@ -187,6 +187,8 @@ pub struct Workload {
     pub load: LoadMode,
     /// Whether drops that the broker is permitted count as violations.
     pub loss_fails: bool,
+    /// Whether each message and each acknowledgement is written by itself, as devices do.
+    pub is_segment_each: bool,
 }
 
 impl Workload {
@@ -364,6 +366,7 @@ mod tests {
             are_sessions_kept: false,
             load: LoadMode::Closed { window: 10, burst: 1 },
             loss_fails: false,
+            is_segment_each: false,
         }
     }
 

@@ -100,6 +100,7 @@ impl Published {
             are_sessions_kept: false,
             load: LoadMode::Open { per_second },
             loss_fails: true,
+            is_segment_each: false,
         };
         workload.check()?;
         workload.check_processes(processes)?;

@@ -82,6 +82,11 @@ impl Buffers {
         self.is_incremental
     }
 
+    /// Short receives for which there is room together, where it is known.
+    pub fn receives_max(&self) -> Option<u32> {
+        (!self.is_incremental).then_some(self.count.into())
+    }
+
     fn entries_layout(count: u16) -> Layout {
         Layout::array::<BufRingEntry>(usize::from(count))
             .and_then(|layout| layout.align_to(PAGE_BYTES))

@@ -180,12 +180,15 @@ impl Shape {
 impl Executor {
     fn turn(&mut self) -> io::Result<()> {
         let timeout = self.timeout();
-        let sleeps = !self.awaits_sent() && self.may_sleep(timeout);
-        let wait = match sleeps {
-            true => Wait::For(timeout),
+        let may_wait = !self.awaits_sent();
+        let gathers = if may_wait { self.core.moderated_wait(timeout) } else { None };
+        let sleeps = may_wait && gathers.is_none() && self.may_sleep(timeout);
+        let wait = match gathers {
+            Some(time) => Wait::Gather(time),
+            None if sleeps => Wait::For(timeout),
             // New input is served before deferred work continues.
-            false if self.core.engine.has_put_off() => Wait::TakeAll,
-            false => NO_WAIT,
+            None if self.core.engine.has_put_off() => Wait::TakeAll,
+            None => NO_WAIT,
         };
         let entered = self.rings.enter(wait);
         if sleeps {

@@ -156,7 +156,7 @@ impl Ring {
     pub fn enter_for_all(&mut self) -> io::Result<()> {
         loop {
             let before = self.ring.completion().len();
-            let is_whole = self.enter_once_or_more(Some(Duration::ZERO))?;
+            let is_whole = self.enter_once_or_more(1, Some(Duration::ZERO))?;
             let completed = self.ring.completion().len();
             if completed == before || completed >= ALL {
                 self.completed_all = is_whole && completed < ALL;
@@ -172,17 +172,22 @@ impl Ring {
 
     /// Submits the queue and waits for a completion, for at most `wait`; `None` waits without limit.
     pub fn enter(&mut self, wait: Option<Duration>) -> io::Result<()> {
+        self.enter_for(1, wait)
+    }
+
+    /// Submits the queue and waits for so many completions, for at most `wait`; `None` waits without limit.
+    pub fn enter_for(&mut self, completions: u32, wait: Option<Duration>) -> io::Result<()> {
         self.completed_all = false;
-        self.enter_once_or_more(wait).map(drop)
+        self.enter_once_or_more(completions, wait).map(drop)
     }
 
     /// Like [`Self::enter`]; returns whether the kernel was neither interrupted nor out of completion space.
-    fn enter_once_or_more(&mut self, wait: Option<Duration>) -> io::Result<bool> {
+    fn enter_once_or_more(&mut self, completions: u32, wait: Option<Duration>) -> io::Result<bool> {
         let mut is_whole = true;
         loop {
             self.entered += 1;
             let queued = self.ring.submission().len();
-            let taken = match self.enter_once(queued as u32, wait) {
+            let taken = match self.enter_once(queued as u32, completions, wait) {
                 Ok(taken) => taken,
                 Err(error) => match error.raw_os_error() {
                     // The wait timed out.
@@ -208,11 +213,16 @@ impl Ring {
         }
     }
 
-    fn enter_once(&self, queued: u32, wait: Option<Duration>) -> io::Result<usize> {
+    fn enter_once(
+        &self,
+        queued: u32,
+        completions: u32,
+        wait: Option<Duration>,
+    ) -> io::Result<usize> {
         let submitter = self.ring.submitter();
         // GETEVENTS even without waiting, because it runs deferred task work.
         let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
-            let completions = u32::from(wait.is_none());
+            let completions = if wait.is_none() { completions } else { 0 };
             let no_mask: Option<&libc::sigset_t> = None;
             // SAFETY: io_uring_enter(2) reads no argument with these flags.
             return unsafe { submitter.enter(queued, completions, ENTER_GETEVENTS, no_mask) };
@@ -222,7 +232,7 @@ impl Ring {
         let flags = ENTER_GETEVENTS | ENTER_EXT_ARG;
         // SAFETY: the arguments are those that io_uring_enter(2) documents for these flags, and they live
         // until the call returns.
-        unsafe { submitter.enter(queued, 1, flags, Some(&arguments)) }
+        unsafe { submitter.enter(queued, completions, flags, Some(&arguments)) }
     }
 
     /// Cancels all operations and waits for them to end; returns whether they have. Closing a ring alone

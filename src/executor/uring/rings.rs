@@ -48,9 +48,14 @@ pub struct Part {
 pub enum Wait {
     /// Wait for a completion, for at most this long.
     For(Option<Duration>),
+    /// Wait for this long, or until there are many completions.
+    Gather(Duration),
     /// Collect everything that is pending, without waiting.
     TakeAll,
 }
+
+/// Completions that end [`Wait::Gather`].
+const GATHERED: u32 = 256;
 
 /// Submits the queue without waiting.
 pub const NO_WAIT: Wait = Wait::For(Some(Duration::ZERO));
@@ -96,6 +101,11 @@ impl Part {
     fn enter(&mut self, wait: Wait) -> io::Result<()> {
         match wait {
             Wait::For(wait) => self.ring.enter(wait)?,
+            Wait::Gather(wait) => {
+                // So that receives find a buffer.
+                let room = self.buffers.receives_max().map_or(GATHERED, |most| most / 2);
+                self.ring.enter_for(room.clamp(1, GATHERED), Some(wait))?;
+            }
             Wait::TakeAll => self.ring.enter_for_all()?,
         }
         self.headers.note_entered(self.ring.has_queued());

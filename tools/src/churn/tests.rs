@@ -214,6 +214,7 @@ fn measure(scenario: Scenario, fault: Fault) -> Result<Outcome> {
         are_sessions_kept: false,
         load: LoadMode::Closed { window: 10, burst: 1 },
         loss_fails: false,
+        is_segment_each: false,
     };
     let settings = RunSettings {
         address: StandIn::start(fault),

@@ -198,7 +198,7 @@ impl Load {
         }
     }
 
-    /// Sends due messages, with one write per connection.
+    /// Sends due messages, with one write per connection, or per message.
     pub(super) fn publish_ready(&mut self) -> Result<()> {
         let now_ns = clock::now_ns();
         let mut ready = std::mem::take(&mut self.ready);
@@ -219,14 +219,16 @@ impl Load {
         Ok(())
     }
 
-    /// Encodes due messages; returns whether the buffer was too small for all of them.
+    /// Encodes due messages, as many as are written together; returns whether more are due.
     fn publish(&mut self, index: u32, now_ns: u64) -> bool {
         let client = self.client_of(index);
         let outgoing = &mut self.clients[client].outgoing;
         let publisher = &mut self.publishers[index as usize];
         let allowed = self.settings.messages_max - self.recorder.begun;
         let pinged_at = publisher.sent;
-        for _ in 0..publisher.due(now_ns).min(allowed) {
+        let due = publisher.due(now_ns).min(allowed);
+        let together = if self.workload.is_segment_each { due.min(1) } else { due };
+        for _ in 0..together {
             // A message that is not encoded yet has no stamp: in an open loop the stamp will be the
             // scheduled time.
             if outgoing.len() >= OUTGOING_BYTES_MAX {
@@ -247,7 +249,7 @@ impl Load {
             self.recorder.begun += 1;
         }
         publisher.ping(pinged_at, outgoing);
-        false
+        together < due
     }
 
     /// Writes unsent data of a client.
@@ -281,6 +283,7 @@ mod tests {
             are_sessions_kept,
             load,
             loss_fails: false,
+            is_segment_each: false,
         };
         let mut publisher = Publisher::new(&workload, 0, 0, Share::WHOLE);
         publisher.sent = 3;

@@ -89,6 +89,9 @@ impl Load {
                     return Err(Error::Broker(format!("{name} was sent {malformed}")));
                 }
             }
+            if self.workload.is_segment_each {
+                self.flush(index)?;
+            }
         }
     }
 

@@ -125,6 +125,7 @@ fn workload(scenario: Scenario, publishers: u32, subscribers: u32) -> Workload {
         are_sessions_kept: false,
         load: LoadMode::Closed { window: 20, burst: 1 },
         loss_fails: false,
+        is_segment_each: false,
     }
 }
 
