@@ -1,5 +1,11 @@
 //! The documents of the repository: their links lead somewhere, and the command line is documented as it is.
 
+#[path = "../tools/pages/src/explained.rs"]
+mod explained;
+#[cfg(all(feature = "admin", feature = "completions", not(windows)))]
+#[path = "documents/reference.rs"]
+mod reference;
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -195,4 +201,40 @@ fn the_rules_in_the_tour_decide_as_it_shows() {
     std::fs::write(folder.join("acl.txt"), rules).expect("a file");
     let answer = decision(&folder, "acl.txt", &["alice", "home/door", "--publish"]);
     assert!(text.contains(&answer), "README.md lacks: {answer}");
+}
+
+/// The references are made from the keys and the command line of a broker with the default features.
+#[cfg(all(feature = "admin", feature = "completions", not(windows)))]
+#[test]
+fn the_references_are_those_of_the_keys_and_the_command_line() {
+    use clap::CommandFactory as _;
+    for (name, made) in [
+        ("docs/configuration-reference.md", reference::configuration_page()),
+        ("docs/command-reference.md", reference::command_page(ringmq::cli::Flags::command())),
+    ] {
+        let path = root().join(name);
+        if std::env::var_os("WRITE_REFERENCES").is_some() {
+            std::fs::write(&path, made).expect("the file is written");
+            continue;
+        }
+        // Where line ends are converted on checkout.
+        let is_same = std::fs::read_to_string(&path).is_ok_and(|text| text.replace('\r', "") == made);
+        assert!(is_same, "{name} is old: WRITE_REFERENCES=1 cargo test --test documents writes it");
+    }
+}
+
+#[test]
+fn the_manual_page_has_each_exit_code_signal_and_variable_of_the_command_line() {
+    let text = read(&root().join("docs/command-line.md"));
+    let page = read(&root().join("deploy/man/sections.1"));
+    for heading in ["\n## Exit codes\n", "\n## Signals\n", "\n## Environment variables\n"] {
+        let (_, section) = text.split_once(heading).expect("the heading exists");
+        let section = section.split("\n## ").next().expect("a first part");
+        let rows = section.lines().filter(|line| line.starts_with("| ")).skip(2);
+        for cell in rows.filter_map(|row| row.split(" | ").next()) {
+            for word in cell.split([' ', ',', '|', '`']).filter(|word| !word.is_empty()) {
+                assert!(page.contains(word), "deploy/man/sections.1 lacks {word}");
+            }
+        }
+    }
 }

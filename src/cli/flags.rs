@@ -15,7 +15,7 @@ use crate::mosquitto::configuration::Generation;
 ///
 /// Without flags, the broker listens on `127.0.0.1:1883` and `[::1]:1883`, for clients on this machine.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "broker", version, about, after_long_help = EXIT_CODES)]
+#[command(name = "ringmq", version, about, after_long_help = EXIT_CODES)]
 pub struct Flags {
     /// Command to run instead of the broker.
     #[command(subcommand)]
@@ -161,6 +161,12 @@ pub enum Command {
     #[cfg(feature = "admin")]
     #[command(after_long_help = CTL_EXIT_CODES)]
     Ctl(super::ctl::CtlFlags),
+    /// Print the completions of this command line for a shell, under the name that the program is called by.
+    #[cfg(feature = "completions")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
     /// Manage the Windows service, which starts with the machine.
     #[cfg(all(feature = "service", windows))]
     Service {

@@ -1,10 +1,12 @@
 //! The command line: flags, subcommands and exit codes of `broker`.
 //!
 //! Part of the library and not of the binary, because three programs need it: `src/main.rs` runs commands,
-//! `tools/pages` writes manual pages and completions from [`Flags`], and the library's unit tests check how
+//! `tools/pages` writes manual pages, completions and a reference from [`Flags`], and the library's unit tests check how
 //! flags override the configuration file. No other folder imports it.
 
 mod access;
+#[cfg(feature = "completions")]
+mod completions;
 mod console;
 #[cfg(feature = "admin")]
 pub mod ctl;
@@ -130,6 +132,8 @@ pub fn run(flags: &Flags) -> Result<Exit, Failure> {
         }
         #[cfg(feature = "admin")]
         Some(Command::Ctl(flags)) => ctl::run(flags, &settings),
+        #[cfg(feature = "completions")]
+        Some(Command::Completions { shell }) => completions::run(*shell),
         #[cfg(all(feature = "service", windows))]
         Some(Command::Service { what }) => service::run(*what, flags, settings),
         None if flags.check_config => serve::check(&settings),

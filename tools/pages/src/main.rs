@@ -1,6 +1,10 @@
-//! Generates the manual pages and shell completions of the `broker` command from its command-line
-//! definition: `cargo run -p pages FOLDER`. Used to build packages.
+//! Writes the manual pages and shell completions of `ringmq`, the name under which packages install the broker:
+//! `cargo run -p pages FOLDER`. Used to build packages.
 
+mod explained;
+mod man;
+
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -26,10 +30,13 @@ fn main() -> ExitCode {
 }
 
 fn write(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)?;
+    fs::create_dir_all(folder)?;
     clap_mangen::generate_to(Flags::command(), folder)?;
+    fs::write(folder.join("ringmq.1"), man::program(Flags::command())?)?;
+    fs::write(folder.join("ringmq.toml.5"), man::configuration())?;
+    fs::write(folder.join("ringmq-acl.5"), include_str!("../../../deploy/man/ringmq-acl.5"))?;
     for shell in [Shell::Bash, Shell::Zsh, Shell::Fish] {
-        clap_complete::generate_to(shell, &mut Flags::command(), "broker", folder)?;
+        clap_complete::generate_to(shell, &mut Flags::command(), "ringmq", folder)?;
     }
     Ok(())
 }
