@@ -320,3 +320,22 @@ fn without_free_descriptors_connected_clients_are_served_and_new_ones_wait() {
     limit_descriptors("1000");
     assert_eq!(read_packet(&mut late)[0], 0x20);
 }
+
+#[test]
+fn the_program_is_ringmq_whatever_it_is_called() {
+    let version = output(&["--version"]);
+    let expected = concat!("ringmq ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(String::from_utf8_lossy(&version.stdout), expected);
+}
+
+#[cfg(all(feature = "completions", unix))]
+#[test]
+fn completions_are_for_the_name_that_the_program_is_called_by() {
+    use std::os::unix::process::CommandExt as _;
+    for (shell, line) in [("bash", "default ringmq\n"), ("zsh", "#compdef ringmq\n")] {
+        let output = broker(&["completions", shell]).arg0("/usr/bin/ringmq").output();
+        let text = String::from_utf8(output.expect("the broker runs").stdout).expect("text");
+        assert!(text.contains(line) && text.contains("--check-config"), "{shell}: {text}");
+    }
+    assert_refused(&["completions", "dos"], 2, &["dos", "bash", "zsh", "fish"]);
+}

@@ -1,8 +1,9 @@
 //! The documents of the repository: their links lead somewhere, and the command line is documented as it is.
 
+#[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[path = "../tools/pages/src/explained.rs"]
 mod explained;
-#[cfg(all(feature = "admin", feature = "completions", not(windows)))]
+#[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[path = "documents/reference.rs"]
 mod reference;
 
@@ -204,7 +205,7 @@ fn the_rules_in_the_tour_decide_as_it_shows() {
 }
 
 /// The references are made from the keys and the command line of a broker with the default features.
-#[cfg(all(feature = "admin", feature = "completions", not(windows)))]
+#[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[test]
 fn the_references_are_those_of_the_keys_and_the_command_line() {
     use clap::CommandFactory as _;

@@ -121,7 +121,7 @@ fn a_package_can_be_built_without_the_sdk() {
     let data = folder.join("data.tar.gz");
     let listed = told(Command::new("tar").args(["--numeric-owner", "-tvzf"]).arg(&data));
     for (mode, path) in [
-        ("-rwxr-xr-x 0/0", "./usr/bin/broker"),
+        ("-rwxr-xr-x 0/0", "./usr/bin/ringmq"),
         ("-rwxr-xr-x 0/0", "./etc/init.d/ringmq"),
         ("-rw------- 0/0", "./etc/config/ringmq"),
     ] {

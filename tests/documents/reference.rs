@@ -89,7 +89,7 @@ fn push_command(page: &mut String, command: &mut Command, is_first: bool) {
     _ = write!(
         page,
         "\n## `{name}`\n\n{}\n\n```text\n{}\n```\n",
-        about.unwrap_or_default(),
+        sentence(&about.unwrap_or_default()),
         usage.trim_start_matches("Usage: ")
     );
     let is_shown = |arg: &&Arg| {
@@ -110,7 +110,8 @@ fn push_command(page: &mut String, command: &mut Command, is_first: bool) {
 
 fn push_argument(page: &mut String, argument: &Arg) {
     let help = argument.get_long_help().or(argument.get_help()).map(ToString::to_string);
-    let mut help = help.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    let help = help.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut help = sentence(&help);
     let values: Vec<_> = argument.get_possible_values();
     let takes_value = argument.get_action().takes_values();
     if takes_value && !values.is_empty() {
@@ -129,4 +130,9 @@ fn push_argument(page: &mut String, argument: &Arg) {
     };
     let cell = |text: &str| text.replace('|', "\\|");
     _ = writeln!(page, "| `{}` | {} |", cell(&form), cell(&help).replace('<', "&lt;"));
+}
+
+/// The text with a full stop, which clap takes off its end.
+fn sentence(text: &str) -> String {
+    if text.ends_with('.') { text.to_owned() } else { format!("{text}.") }
 }
