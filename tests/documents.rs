@@ -4,6 +4,9 @@
 #[path = "../tools/pages/src/explained.rs"]
 mod explained;
 #[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
+#[path = "../tools/pages/src/man.rs"]
+mod man;
+#[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[path = "documents/reference.rs"]
 mod reference;
 
@@ -221,6 +224,42 @@ fn the_references_are_those_of_the_keys_and_the_command_line() {
         // Where line ends are converted on checkout.
         let is_same = std::fs::read_to_string(&path).is_ok_and(|text| text.replace('\r', "") == made);
         assert!(is_same, "{name} is old: WRITE_REFERENCES=1 cargo test --test documents writes it");
+    }
+}
+
+#[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
+#[test]
+fn manual_pages_are_valid_and_have_every_key_and_flag() {
+    use clap::CommandFactory as _;
+    let program = man::program(ringmq::cli::Flags::command()).expect("a page");
+    let program = String::from_utf8(program).expect("text");
+    let configuration = man::configuration();
+    let plain = |page: &str| page.replace("\\-", "-").replace("\\(dq", "\"");
+    for flag in flags(&broker(&["--help"])) {
+        assert!(plain(&program).contains(flag), "ringmq(1) lacks {flag}");
+    }
+    for section in explained::configuration() {
+        for (key, default) in section.groups.iter().flat_map(|group| &group.keys) {
+            let line = format!("\\fB{key} = {default}\\fR");
+            assert!(plain(&configuration).contains(&line), "ringmq.toml(5) lacks {line}");
+        }
+    }
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("pages");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    for (name, page) in [("ringmq.1", program), ("ringmq.toml.5", configuration)] {
+        std::fs::write(folder.join(name), page).expect("a file");
+        let output = Command::new("mandoc")
+            .args(["-Tlint", "-Werror", name])
+            .current_dir(&folder)
+            .output();
+        match output {
+            Ok(output) => assert!(
+                output.status.success(),
+                "{}",
+                String::from_utf8_lossy(&[output.stdout, output.stderr].concat())
+            ),
+            Err(error) => println!("SKIPPED: {name} is not checked by mandoc: {error}"),
+        }
     }
 }
 
