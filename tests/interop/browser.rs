@@ -5,6 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use base64::Engine as _;
@@ -42,13 +43,19 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
+        Self::with(include_bytes!("page.html"))
+    }
+
+    /// A server of another page.
+    fn with(page: &[u8]) -> Self {
+        let page: Arc<[u8]> = page.into();
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let address = listener.local_addr().expect("the server listens");
         let (tell, outcomes) = channel();
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                let tell = tell.clone();
-                std::thread::spawn(move || answer(&stream, &tell));
+                let (tell, page) = (tell.clone(), page.clone());
+                std::thread::spawn(move || answer(&stream, &page, &tell));
             }
         });
         Self { address, outcomes }
@@ -93,7 +100,7 @@ fn browse(chromium: &str, url: &str, profile: &Path, key: Option<&str>) -> Brows
 }
 
 /// Answers requests on a connection until it ends.
-fn answer(stream: &TcpStream, tell: &Sender<String>) {
+fn answer(stream: &TcpStream, page: &[u8], tell: &Sender<String>) {
     let mut reader = BufReader::new(stream);
     while let Ok(Some((request, body))) = read_request(&mut reader) {
         let (kind, content) = match request.split(' ').nth(1).unwrap_or_default() {
@@ -105,7 +112,7 @@ fn answer(stream: &TcpStream, tell: &Sender<String>) {
                 let _ = tell.send(String::from_utf8_lossy(&body).into_owned());
                 ("text/plain", Vec::new())
             }
-            _ => ("text/html", include_bytes!("page.html").to_vec()),
+            _ => ("text/html", page.to_vec()),
         };
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
@@ -172,4 +179,26 @@ fn a_page_of_another_origin_is_refused() {
     record(&broker.setup, "ws", "origin", CLIENT);
     assert_eq!(unknown.show(chromium, &where_to, None, "&refused=1"), "ok");
     record(&broker.setup, "ws", "another origin, refused", CLIENT);
+}
+
+/// What a person does with the page of the example: waits for the connection, publishes, and reads the list.
+const PERSON: &str = "<script>
+const look = setInterval(() => {
+  const item = document.querySelector('#messages li');
+  if (item) {
+    clearInterval(look);
+    fetch('/outcome', { method: 'POST', body: item.textContent });
+  } else if (!publish.disabled) {
+    publish.click();
+  }
+}, 50);
+</script>";
+
+#[test]
+fn the_page_of_the_examples_publishes_and_receives() {
+    let Some(chromium) = chromium() else { return };
+    let page = std::fs::read_to_string("examples/browser/index.html").expect("the example");
+    let (site, broker) = (Site::with((page + PERSON).as_bytes()), open());
+    let outcome = site.show(chromium, &url(&broker, "ws"), None, "");
+    assert_eq!(outcome, "house/kitchen/temperature 21.5");
 }

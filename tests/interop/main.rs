@@ -9,6 +9,7 @@ mod bridges;
 // SCRAM includes the code that computes a certificate's fingerprint.
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
+mod examples;
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 #[path = "../support/http.rs"]
 mod http;
@@ -75,7 +76,12 @@ impl Broker {
         Self::listening(child)
     }
 
-    fn listening(mut child: Child) -> Self {
+    fn listening(child: Child) -> Self {
+        Self::listening_with("tcp", child)
+    }
+
+    /// A broker that listens on this transport, too: its address is that of the listener.
+    fn listening_with(transport: &str, mut child: Child) -> Self {
         let mut log = BufReader::new(child.stderr.take().expect("piped"));
         let mut setup = String::new();
         let event = loop {
@@ -87,7 +93,7 @@ impl Broker {
             let event: serde_json::Value = serde_json::from_str(&line).expect("a line of JSON");
             setup = matrix::setup_of(&event, &std::env::var(FLAGS).unwrap_or_default())
                 .unwrap_or(setup);
-            if event["message"] == "listening" {
+            if event["message"] == "listening" && event["transport"] == transport {
                 break event;
             }
         };
