@@ -29,6 +29,7 @@ fn documents() -> Vec<PathBuf> {
         "CHANGELOG.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
+        "examples/README.md",
         "tools/README.md",
         "tests/CONFORMANCE.md",
     ]
