@@ -223,7 +223,8 @@ fn the_references_are_those_of_the_keys_and_the_command_line() {
             continue;
         }
         // Where line ends are converted on checkout.
-        let is_same = std::fs::read_to_string(&path).is_ok_and(|text| text.replace('\r', "") == made);
+        let is_same =
+            std::fs::read_to_string(&path).is_ok_and(|text| text.replace('\r', "") == made);
         assert!(is_same, "{name} is old: WRITE_REFERENCES=1 cargo test --test documents writes it");
     }
 }
@@ -249,10 +250,8 @@ fn manual_pages_are_valid_and_have_every_key_and_flag() {
     std::fs::create_dir_all(&folder).expect("a folder");
     for (name, page) in [("ringmq.1", program), ("ringmq.toml.5", configuration)] {
         std::fs::write(folder.join(name), page).expect("a file");
-        let output = Command::new("mandoc")
-            .args(["-Tlint", "-Werror", name])
-            .current_dir(&folder)
-            .output();
+        let output =
+            Command::new("mandoc").args(["-Tlint", "-Werror", name]).current_dir(&folder).output();
         match output {
             Ok(output) => assert!(
                 output.status.success(),

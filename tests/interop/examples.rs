@@ -63,8 +63,14 @@ fn the_program_in_javascript_publishes_and_receives() {
 fn the_program_in_rust_publishes_and_receives() {
     if clients_are_there() {
         let target = "target/interop/cargo";
-        run(Command::new(env!("CARGO"))
-            .args(["build", "--quiet", "--package", "temperature", "--target-dir", target]));
+        run(Command::new(env!("CARGO")).args([
+            "build",
+            "--quiet",
+            "--package",
+            "temperature",
+            "--target-dir",
+            target,
+        ]));
         publishes_and_receives(&mut Command::new(Path::new(target).join("debug/temperature")));
     }
 }
@@ -161,4 +167,51 @@ fn a_device_may_do_what_home_assistant_needs_and_nothing_else() {
     assert!(!decide("devices", "homeassistant/#", "--subscribe"));
     assert!(!decide("devices", "other/topic", "--publish"));
     assert!(decide("homeassistant", "other/topic", "--publish"));
+}
+
+/// Takes a minute to install, and so runs only if `RINGMQ_INTEROP=all` asks for it.
+#[test]
+fn the_flow_of_node_red_acts_on_a_temperature() {
+    if std::env::var_os("RINGMQ_INTEROP").is_none_or(|wanted| wanted != "all") {
+        eprintln!("SKIPPED: RINGMQ_INTEROP=all runs the flow of Node-RED");
+        return;
+    }
+    if !clients_are_there() {
+        return;
+    }
+    let work = Path::new("target/interop/node-red");
+    fs::create_dir_all(work).expect("a folder");
+    let install = ["install", "--silent", "--no-audit", "--no-fund", "--ignore-scripts"];
+    run(Command::new("npm").args(install).arg("--prefix").arg(work).arg("node-red@5.0.7"));
+    let broker = Broker::start();
+    let folder = folder("node-red");
+    let flow = read("node-red/flow.json").replace("\"1883\"", &format!("{:?}", broker.port()));
+    fs::write(folder.join("flow.json"), flow).expect("written");
+    fs::write(folder.join("settings.js"), "module.exports = { uiHost: '127.0.0.1' };")
+        .expect("written");
+    let mut red = Command::new("node")
+        .arg(work.join("node_modules/node-red/red.js"))
+        .args(["--port", "0", "--userDir"])
+        .arg(&folder)
+        .arg("--settings")
+        .arg(folder.join("settings.js"))
+        .arg(folder.join("flow.json"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("node runs");
+    // Retained, so that the flow receives it whenever it has started.
+    let at = ["-p", &broker.port(), "-q", "1"];
+    run(Command::new("mosquitto_pub").args(at).args([
+        "-r",
+        "-t",
+        "house/kitchen/temperature",
+        "-m",
+        "21.5",
+    ]));
+    let mut subscriber = Command::new("mosquitto_sub");
+    let output = subscriber.args(at).args(["-t", "house/fan", "-C", "1", "-W", "100"]).output();
+    let _ = red.kill();
+    let _ = red.wait();
+    assert_eq!(output.expect("the client runs").stdout, b"on\n");
 }

@@ -9,6 +9,8 @@ mod bridges;
 // SCRAM includes the code that computes a certificate's fingerprint.
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
+#[cfg(unix)]
+mod console;
 mod examples;
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 #[path = "../support/http.rs"]
