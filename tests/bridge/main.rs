@@ -175,7 +175,7 @@ fn free_address() -> SocketAddr {
 
 /// Waits for a condition.
 #[track_caller]
-fn wait_until(what: &str, is_so: impl Fn() -> bool) {
+fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < until, "{what}: not within {PATIENCE:?}");

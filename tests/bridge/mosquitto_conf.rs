@@ -111,6 +111,58 @@ fn each_topic_line_of_a_file_of_mosquitto_carries_its_messages_in_each_version()
 }
 
 #[test]
+fn a_shared_subscription_of_a_file_of_mosquitto_deals_the_messages_among_its_bridges() {
+    const COUNT: usize = 20;
+    let Some(program) = program() else { return };
+    let mosquitto = Mosquitto::with(program, "");
+    let far = mosquitto.broker();
+    let near: Vec<Near> = ["$share/g/work/# in 1 here/", "work/# in 1 here/ $share/g/"]
+        .into_iter()
+        .enumerate()
+        .map(|(number, topic)| {
+            Near::start(&format!(
+                "connection far\naddress {}\nrestart_timeout 1 1\nremote_clientid c{number}\ntopic {topic}\n\
+                 topic own/# out 1\n",
+                mosquitto.address
+            ))
+        })
+        .collect();
+    for near in &near {
+        flows(&near.broker, "own/probe", &far, "own/probe");
+    }
+    let mut here: Vec<Witness> =
+        near.iter().map(|near| Witness::at(&near.broker, "here/#")).collect();
+    // The far broker may grant a subscription after it has taken what went out before.
+    let mut is_dealt = vec![false; here.len()];
+    wait_until("each is dealt a message", || {
+        publish(&far, Publish::new("work/probe", "probe").qos(1, 1));
+        for (at, is_dealt) in here.iter_mut().zip(&mut is_dealt) {
+            *is_dealt |= at.within(Duration::from_millis(100)).is_some();
+        }
+        is_dealt.iter().all(|is_dealt| *is_dealt)
+    });
+    here.iter_mut().for_each(|at| drop(at.until_quiet()));
+    for number in 0..COUNT {
+        publish(&far, Publish::new("work/a", number.to_string()).qos(1, 1));
+    }
+    let mut dealt: Vec<Vec<String>> = vec![Vec::new(); here.len()];
+    wait_until("all have come", || {
+        for (at, texts) in here.iter_mut().zip(&mut dealt) {
+            while let Some(got) = at.within(Duration::from_millis(100)) {
+                assert_eq!(got.topic, "here/work/a", "without the prefix of the other side");
+                texts.push(got.text().to_owned());
+            }
+        }
+        dealt.iter().map(Vec::len).sum::<usize>() >= COUNT
+    });
+    assert!(dealt.iter().all(|texts| !texts.is_empty()), "each has a part: {dealt:?}");
+    let mut all: Vec<String> = dealt.concat();
+    all.sort_by_key(|text| text.parse::<usize>().expect("a number"));
+    let expected: Vec<String> = (0..COUNT).map(|number| number.to_string()).collect();
+    assert_eq!(all, expected, "each message once");
+}
+
+#[test]
 fn a_bridge_of_a_file_of_mosquitto_logs_in_with_its_name_and_password() {
     let Some(program) = program() else { return };
     let folder = Folder::new("mosquitto-conf-users");

@@ -1,203 +1,83 @@
 //! Files as the programs, packages and users write them that run Mosquitto: each is translated, and the broker serves with
 //! it. They have the combinations of options that public files have, with ports and folders of the test.
 
+mod cases;
 #[cfg(feature = "http-hook")]
 #[path = "../support/http.rs"]
 mod http;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use cases::CASES;
 
 use crate::{Folder, Serving, broker, connack_to, free_port, output, stderr, stdout};
 
-/// A file of a user, with what is expected of it.
-struct Case {
-    name: &'static str,
-    /// `PORT`, `OTHER` and `THIRD` stand for free ports, `DIR` for a folder with `passwords`, `acl`, certificates and an
-    /// empty folder `data`.
-    text: &'static str,
-    /// Files in the folder `conf.d`.
-    included: &'static [(&'static str, &'static str)],
-    /// The lines that are ignored with a notice.
-    ignored: usize,
-    /// The user of the clients that connect; none: an anonymous one.
-    user: Option<&'static str>,
-}
-
-const CASE: Case = Case { name: "", text: "", included: &[], ignored: 0, user: None };
-
-const CASES: &[Case] = &[
-    Case { name: "two lines", text: "listener PORT 127.0.0.1\nallow_anonymous true\n", ..CASE },
-    Case {
-        name: "a sensor network in a container",
-        text: "# for its gateways\nlistener PORT 127.0.0.1\nallow_anonymous true\nmax_queued_messages 1000\n",
-        ..CASE
-    },
-    Case {
-        name: "a distribution's package",
-        text: "# further files are in the folder\n\npid_file DIR/mosquitto.pid\n\npersistence true\n\
-               persistence_location DIR/data/\n\nlog_dest file DIR/mosquitto.log\n\ninclude_dir DIR/conf.d\n",
-        included: &[("default.conf", "listener PORT 127.0.0.1\nallow_anonymous true\n")],
-        ..CASE
-    },
-    Case {
-        name: "a package whose passwords are in an included file",
-        text: "per_listener_settings false\npersistence true\npersistence_location DIR/data/\n\
-               log_dest syslog\nlog_dest stdout\nlog_dest topic\nlog_type error\nlog_type warning\n\
-               log_type notice\nlog_type information\nconnection_messages true\nlog_timestamp true\n\
-               include_dir DIR/conf.d\n",
-        included: &[
-            ("10-listener.conf", "listener PORT 127.0.0.1\n"),
-            ("20-users.conf", "allow_anonymous false\npassword_file DIR/passwords\n"),
-            ("ignored.txt", "this is not read\n"),
-        ],
-        ignored: 1,
-        user: Some("alice"),
-    },
-    Case {
-        name: "the image, with its dashboard",
-        text: "persistence true\npersistence_location DIR/data/\nlog_dest stdout\nlistener PORT 127.0.0.1\n\
-               allow_anonymous true\nlistener OTHER 127.0.0.1\nprotocol http_api\nhttp_dir /usr/share/dashboard\n",
-        ignored: 1,
-        ..CASE
-    },
-    Case {
-        name: "containers with passwords, websockets and times that people read",
-        text: "user root\nsocket_domain ipv4\npersistence true\npersistence_location DIR/data/\n\
-               autosave_interval 300\nlog_dest stdout\nlog_dest file DIR/m.log\nlog_type all\n\
-               log_timestamp_format %Y-%m-%dT%H:%M:%S\nmessage_size_limit 1048576\nmax_connections -1\n\
-               listener PORT 127.0.0.1\nprotocol mqtt\nlistener OTHER 127.0.0.1\nprotocol websockets\n\
-               allow_anonymous false\npassword_file DIR/passwords\n",
-        ignored: 2,
-        user: Some("alice"),
-        ..CASE
-    },
-    Case {
-        name: "an appliance: rules, a Unix socket and websockets, each with settings of its own",
-        text: "per_listener_settings true\nlistener 0 DIR/m.sock\nallow_anonymous true\nacl_file DIR/acl\n\
-               listener PORT 127.0.0.1\nallow_anonymous true\nacl_file DIR/acl\nlistener OTHER 127.0.0.1\n\
-               protocol websockets\nsocket_domain ipv4\nwebsockets_log_level 255\nallow_anonymous true\n\
-               acl_file DIR/acl\nmax_queued_messages 5000\npersistence true\npersistence_location DIR/data/\n",
-        ignored: 1,
-        ..CASE
-    },
-    Case {
-        name: "an appliance with a mount point for devices",
-        text: "listener PORT 127.0.0.1\nmount_point devices/\nallow_anonymous true\nlistener OTHER 127.0.0.1\n",
-        ..CASE
-    },
-    Case {
-        name: "a chart's config map",
-        text: "per_listener_settings false\nlistener PORT 127.0.0.1\nallow_anonymous true\npersistence true\n\
-               persistence_location DIR/data/\nautosave_interval 1800\nautosave_on_changes false\n\
-               connection_messages true\nlog_dest stderr\nlog_type error\nlog_type warning\nlog_type notice\n\
-               log_type information\nlog_type subscribe\nlog_timestamp true\ninclude_dir DIR/conf.d\n",
-        included: &[("extra.conf", "max_inflight_messages 40\nmax_queued_bytes 0\n")],
-        ignored: 3,
-        ..CASE
-    },
-    Case {
-        name: "an edge device: users by a plugin",
-        text: "listener PORT 127.0.0.1\nallow_anonymous false\nplugin /usr/lib/mosquitto_password_file.so\n\
-               plugin_opt_password_file DIR/passwords\nlog_dest none\nqueue_qos0_messages true\n",
-        user: Some("alice"),
-        ..CASE
-    },
-    Case {
-        name: "an edge device: certificates for others, this machine without",
-        text: "per_listener_settings true\nlistener PORT 127.0.0.1\nallow_anonymous true\nrequire_certificate false\n\
-               listener OTHER 127.0.0.1\nallow_anonymous false\nrequire_certificate true\ncafile DIR/ca.pem\n\
-               certfile DIR/server.pem\nkeyfile DIR/server-key.pem\n",
-        ignored: 1,
-        ..CASE
-    },
-    Case {
-        name: "an edge device: a folder of authorities",
-        text: "listener PORT 127.0.0.1\nallow_anonymous true\nlistener OTHER 127.0.0.1\nrequire_certificate true\n\
-               capath DIR/authorities\ncertfile DIR/server.pem\nkeyfile DIR/server-key.pem\n\
-               use_identity_as_username true\n",
-        ..CASE
-    },
-    Case {
-        name: "certificate names, and sessions that end",
-        text: "listener OTHER 127.0.0.1\ncafile DIR/ca.pem\ncertfile DIR/server.pem\nkeyfile DIR/server-key.pem\n\
-               tls_version tlsv1.2\nrequire_certificate true\nuse_identity_as_username true\nallow_anonymous false\n\
-               acl_file DIR/acl\npersistence true\npersistence_location DIR/data/\n\
-               persistent_client_expiration 14d\nmax_inflight_messages 100\nmax_queued_messages 8192\n\
-               listener PORT 127.0.0.1\nallow_anonymous true\n",
-        ..CASE
-    },
-    Case {
-        name: "dynamic security",
-        text: "listener PORT 127.0.0.1\nallow_anonymous false\nper_listener_settings false\n\
-               plugin /usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so\n\
-               plugin_opt_config_file DIR/dynamic.json\npersistence true\npersistence_location DIR/data/\n",
-        user: Some("alice"),
-        ..CASE
-    },
-    Case {
-        name: "a router's generator",
-        text: "log_dest syslog\nlog_type error\nconnection_messages false\npersistence true\n\
-               persistence_location DIR/data\npersistence_file mosquitto.db\nautosave_interval 1800\n\
-               autosave_on_changes false\npersistent_client_expiration 1m\nallow_duplicate_messages true\n\
-               retry_interval 20\nsys_interval 10\nmax_inflight_messages 20\nmax_queued_messages 100\n\
-               max_queued_bytes 0\nmax_inflight_bytes 0\nmemory_limit 0\nmax_packet_size 65535\nmax_keepalive 65535\n\
-               retain_available true\nset_tcp_nodelay false\nqueue_qos0_messages false\n\
-               auto_id_prefix router-\nport PORT\nbind_address 127.0.0.1\nallow_anonymous false\n\
-               password_file DIR/passwords\nacl_file DIR/acl\n",
-        ignored: 5,
-        user: Some("alice"),
-        ..CASE
-    },
-    Case {
-        name: "a test broker with everything on",
-        text: "listener PORT 127.0.0.1\nallow_anonymous true # for tests\nmax_topic_alias 100\nmax_qos 2\n\
-               max_keepalive 0\nlog_type all\nlog_dest stdout\nlistener OTHER 127.0.0.1\nprotocol websockets\n\
-               websockets_origin https://example.org\nlistener THIRD 127.0.0.1\ncertfile DIR/server.pem\n\
-               keyfile DIR/server-key.pem\ncafile DIR/ca.pem\nciphers HIGH\ndhparamfile DIR/dh.pem\n",
-        ignored: 3,
-        ..CASE
-    },
-    Case {
-        name: "for this machine alone",
-        text: "bind_address 127.0.0.1\nport PORT\nallow_anonymous true\nretained_persistence false\n",
-        ..CASE
-    },
-    Case {
-        name: "behind a proxy",
-        text: "listener PORT 127.0.0.1\nallow_anonymous true\nlistener OTHER 127.0.0.1\nenable_proxy_protocol 2\n\
-               use_username_as_clientid true\n",
-        ..CASE
-    },
-    Case {
-        name: "an edge device's bridge to a cloud",
-        text: "listener PORT 127.0.0.1\nallow_anonymous true\nconnection edge-to-cloud\naddress mqtt.example.org:8883\n\
-         bridge_cafile DIR/ca.pem\nbridge_certfile DIR/server.pem\nbridge_keyfile DIR/server-key.pem\n\
-         remote_clientid device-1\nlocal_clientid cloud\ntry_private false\nstart_type automatic\ncleansession true\n\
-         notifications true\nnotifications_local_only true\nnotification_topic te/bridge/health\n\
-         bridge_attempt_unsubscribe false\ntopic s/us out 2 c8y/ \"\"\ntopic s/ds in 2 c8y/ \"\"\n",
-        ignored: 2,
-        ..CASE
-    },
-    Case {
-        name: "a gateway's bridge, with a comment behind a value",
-        text: "listener PORT\nallow_anonymous true\nconnection showcase\naddress 192.0.2.1:1883 # the other one\n\
-               topic # both 0\nremote_username site\nremote_password secret\n",
-        ..CASE
-    },
+/// Files that are refused: each with the line that is named, and what is said of it.
+const REFUSED: &[(&str, &str, &str)] = &[
+    (
+        "an edge device's bridge to a cloud, with a shared subscription to nothing",
+        "listener PORT 127.0.0.1\nallow_anonymous true\nconnection edge-to-cloud\naddress 127.0.0.9:9\n\
+         remote_username device-1\nremote_password secret\ntopic s/us out 2 c8y/ \"\"\n\
+         topic $share/x in 2 c8y/ \"\"\n",
+        "m.conf:8: refused: topic $share/x in 2 c8y/ \"\" -> a shared subscription is $share/NAME/FILTER",
+    ),
+    (
+        "a router whose clients have keys in common",
+        "port PORT\nlistener OTHER\npsk_hint router\npsk_file DIR/keys\n",
+        "m.conf:4: refused: psk_file",
+    ),
+    (
+        "a router's hint for keys in common",
+        "listener PORT\npsk_hint router\n",
+        "m.conf:2: refused: psk_hint *** -> ",
+    ),
+    (
+        "a router's bridge with a key in common",
+        "listener PORT\nconnection uplink\naddress 127.0.0.9:9\ntopic # out\nbridge_identity router\nbridge_psk 0a1b2c\n",
+        "m.conf:6: refused: bridge_psk",
+    ),
+    (
+        "a router's bridge with a name for it",
+        "listener PORT\nconnection uplink\naddress 127.0.0.9:9\ntopic # out\nbridge_identity router\n",
+        "m.conf:5: refused: bridge_identity router -> ",
+    ),
+    (
+        "a bridge that asks for a stapled answer",
+        "listener PORT\nconnection c\naddress 127.0.0.9:9\ntopic # out\nbridge_cafile DIR/ca.pem\n\
+         bridge_require_ocsp true\n",
+        "m.conf:6: refused: bridge_require_ocsp true -> ",
+    ),
+    (
+        "a key in a device of its own",
+        "listener PORT\ncertfile DIR/server.pem\nkeyfile DIR/server-key.pem\ntls_engine pkcs11\ntls_keyform engine\n\
+         tls_engine_kpass_sha1 0a1b2c\n",
+        "m.conf:4: refused: tls_engine pkcs11 -> ",
+    ),
+    (
+        "the password of such a device",
+        "listener PORT\ntls_engine_kpass_sha1 0a1b2c\n",
+        "m.conf:2: refused: tls_engine_kpass_sha1",
+    ),
+    (
+        "an interface by its name",
+        "listener PORT\nbind_interface eth0\nallow_anonymous true\n",
+        "m.conf:2: refused: bind_interface eth0 -> ",
+    ),
+    (
+        "an option of another broker",
+        "listener PORT\nallow_anonymus true\n",
+        "m.conf:2: refused: allow_anonymus true -> unknown option; the nearest one is allow_anonymous",
+    ),
+    (
+        "a broken line in an included file's place",
+        "allow_anonymous perhaps\nlistener PORT\n",
+        "m.conf:1: refused: allow_anonymous perhaps -> ",
+    ),
 ];
-
-/// Files that this version refuses: each with the line that is named, and why.
-const REFUSED: &[(&str, &str, &str)] = &[(
-    "an edge device's bridge to a cloud, with a shared subscription",
-    "listener PORT 127.0.0.1\nallow_anonymous true\nconnection edge-to-cloud\naddress mqtt.example.org:8883\n\
-         bridge_cafile DIR/ca.pem\nbridge_certfile DIR/server.pem\nbridge_keyfile DIR/server-key.pem\n\
-         remote_clientid device-1\nlocal_clientid cloud\ntry_private false\nstart_type automatic\ncleansession true\n\
-         notifications true\nnotifications_local_only true\nnotification_topic te/bridge/health\n\
-         bridge_attempt_unsubscribe false\ntopic s/us out 2 c8y/ \"\"\ntopic s/ds in 2 c8y/ \"\"\ntopic $share/x in 2 c8y/ \"\"\n",
-    "m.conf:19: refused: topic $share/x in 2 c8y/",
-)];
 
 /// The free ports of a test, and its folder with the files that are named.
 struct Place {
@@ -219,6 +99,7 @@ impl Place {
             folder.write(name, &made.cert.pem());
         }
         folder.write("server-key.pem", &made.signing_key.serialize_pem());
+        folder.write("ca.crl", &revoked());
         folder.write("dh.pem", "");
         // The password is "secret": PBKDF2-HMAC-SHA-512 with one iteration.
         folder.write("passwords", &format!("alice:{HASH}\n"));
@@ -230,11 +111,15 @@ impl Place {
         Self { folder, ports: [free_port(), free_port(), free_port()] }
     }
 
+    /// The ports with their names in files.
+    fn named(&self) -> impl Iterator<Item = (&'static str, u16)> {
+        ["PORT", "OTHER", "THIRD"].into_iter().zip(self.ports)
+    }
+
     /// The text with the ports and the folder of the test.
     fn filled(&self, text: &str) -> String {
         let folder = self.folder.0.to_str().expect("a path of letters");
-        let names = ["PORT", "OTHER", "THIRD"].into_iter().zip(self.ports);
-        names.fold(text.replace("DIR", folder), |text, (name, port)| {
+        self.named().fold(text.replace("DIR", folder), |text, (name, port)| {
             text.replace(name, &port.to_string())
         })
     }
@@ -245,6 +130,22 @@ impl Place {
     }
 }
 
+/// A list of an authority that has revoked nothing.
+fn revoked() -> String {
+    let authority = rcgen::CertificateParams::new(Vec::new()).expect("parameters");
+    let key = rcgen::KeyPair::generate().expect("a key");
+    let list = rcgen::CertificateRevocationListParams {
+        this_update: rcgen::date_time_ymd(2020, 1, 1),
+        next_update: rcgen::date_time_ymd(4000, 1, 1),
+        crl_number: rcgen::SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: rcgen::KeyIdMethod::Sha256,
+    };
+    let list = list.signed_by(&rcgen::Issuer::new(authority, key)).expect("a signed list");
+    list.pem().expect("PEM")
+}
+
 const HASH: &str = "$7$1$MDEyMzQ1Njc4OWFi$3tRQU83jhvduc7r/1pc5YS9xcdkQejbeK3zAr85h\
                     0v7Y/G/3y1yXSvBLGJ28BkriqtC0m7lT20gzFF8MS31UAg==";
 
@@ -252,6 +153,15 @@ const DYNAMIC: &str = r#"{
     "defaultACLAccess": {"publishClientSend": true, "publishClientReceive": true, "subscribe": true, "unsubscribe": true},
     "clients": [{"username": "alice", "password": "3tRQU83jhvduc7r/1pc5YS9xcdkQejbeK3zAr85h0v7Y/G/3y1yXSvBLGJ28BkriqtC0m7lT20gzFF8MS31UAg==", "salt": "MDEyMzQ1Njc4OWFi", "iterations": 1}]
 }"#;
+
+/// Waits until a listener accepts connections: that of the admin interface opens after those of clients.
+fn await_listener(port: u16, name: &str) {
+    let until = Instant::now() + Duration::from_secs(15);
+    while let Err(error) = std::net::TcpStream::connect(("127.0.0.1", port)) {
+        assert!(Instant::now() < until, "{name}: {port}: {error}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
 
 #[test]
 fn files_of_users_are_translated_and_the_broker_serves_with_them() {
@@ -266,12 +176,19 @@ fn files_of_users_are_translated_and_the_broker_serves_with_them() {
         assert_eq!(checked.status.code(), Some(0), "{}: {text}", case.name);
         let counts = format!(" {} ignored, 0 refused", case.ignored);
         assert!(text.contains(&counts), "{}: {text}", case.name);
+        for says in case.says {
+            assert!(text.contains(says), "{}: {says:?} is not in {text}", case.name);
+        }
+        assert!(!text.contains("secret"), "{}: no password is printed: {text}", case.name);
         let checked = output(&["--mosquitto-conf", &conf, "--check-config"]);
         assert!(checked.status.success(), "{}: {}", case.name, stderr(&checked));
         let mut command = broker(&["--mosquitto-conf", &conf]);
         command.env("XDG_RUNTIME_DIR", &place.folder.0).stdout(Stdio::null());
         let port = place.ports[0];
         let serving = Serving::start(command, port);
+        for (_, port) in place.named().filter(|(name, _)| case.text.contains(name)) {
+            await_listener(port, case.name);
+        }
         let (user, password) = (case.user, case.user.map(|_| "secret"));
         let answer = connack_to(port, 4, "c", user, password);
         assert_eq!(answer, [0x20, 2, 0, 0], "{}", case.name);
@@ -283,8 +200,47 @@ fn files_of_users_are_translated_and_the_broker_serves_with_them() {
     }
 }
 
+/// The first words of all lines of files.
+fn options_in<'a>(texts: impl Iterator<Item = &'a str>) -> BTreeSet<&'a str> {
+    let lines = texts.flat_map(str::lines).filter(|line| !line.starts_with('#'));
+    lines.filter_map(|line| line.split(' ').next()).collect()
+}
+
 #[test]
-fn files_of_users_that_need_what_this_version_lacks_are_refused_by_line() {
+fn each_option_of_mosquitto_is_in_a_file_that_starts_or_in_one_that_is_refused() {
+    let included = |case: &cases::Case| case.included.iter().map(|(_, text)| *text);
+    let taken =
+        options_in(CASES.iter().flat_map(|case| std::iter::once(case.text).chain(included(case))));
+    let refused = options_in(REFUSED.iter().map(|(_, text, _)| *text));
+    let table = include_str!("../../src/mosquitto/configuration/options.tsv");
+    let options = table.lines().filter(|line| !line.starts_with('#'));
+    let mut only_refused = Vec::new();
+    for option in options.filter_map(|line| line.split('\t').next()) {
+        let is_in = |all: &BTreeSet<&str>| match option.strip_suffix('*') {
+            Some(beginning) => all.iter().any(|of| of.starts_with(beginning)),
+            None => all.contains(option),
+        };
+        assert!(is_in(&taken) || is_in(&refused), "{option} is in no file");
+        if !is_in(&taken) {
+            only_refused.push(option);
+        }
+    }
+    let expected = [
+        "bind_interface",
+        "tls_engine",
+        "tls_engine_kpass_sha1",
+        "psk_file",
+        "psk_hint",
+        "bridge_require_ocsp",
+        "bridge_identity",
+        "bridge_psk",
+    ];
+    assert_eq!(only_refused, expected);
+    assert_eq!(CASES.len(), 43);
+}
+
+#[test]
+fn files_of_users_that_cannot_be_honoured_are_refused_by_line() {
     for (name, text, says) in REFUSED {
         let place = Place::new();
         let conf = place.configuration(text);

@@ -31,6 +31,9 @@ pub(super) struct Draft {
     options: BTreeMap<String, usize>,
     keys: BTreeMap<String, (Value, Option<usize>)>,
     rules: Vec<WrittenRule>,
+    /// Of each line for messages from the other broker, the name of its shared subscription, "" if it is none, and its
+    /// place.
+    shares: Vec<(String, usize)>,
 }
 
 impl Draft {
@@ -63,6 +66,7 @@ fn begin(translator: &mut Translator, line: &Line, place: usize) -> Outcome {
         options: BTreeMap::new(),
         keys: BTreeMap::new(),
         rules: Vec::new(),
+        shares: Vec::new(),
     });
     line.word()?;
     if let Some(earlier) = earlier {
@@ -116,6 +120,7 @@ fn finish_one(translator: &mut Translator, draft: &mut Draft, name: &str, host: 
     if let Some(place) = password.filter(|_| needs_user) {
         translator.outcomes[place] = refused("needs remote_username before MQTT 5.0; add a line");
     }
+    finish_shares(translator, draft);
     finish_addresses(translator, draft, has_tls);
     draft.set("name", name, Some(draft.place));
     if translator.outcomes[draft.place].is_err() {
@@ -128,6 +133,20 @@ fn finish_one(translator: &mut Translator, draft: &mut Draft, name: &str, host: 
     } else {
         Ok(Effect::Noted(format!("its state is on $SYS/broker/bridges/{name}/state")))
     };
+}
+
+/// Sets the name of the shared subscriptions, which is one for all lines of a bridge.
+fn finish_shares(translator: &mut Translator, draft: &mut Draft) {
+    let Some((share, place)) = draft.shares.first().cloned() else { return };
+    for (_, place) in draft.shares.iter().filter(|(other, _)| *other != share) {
+        translator.outcomes[*place] = refused(
+            "of the lines for messages from the other broker, all of a bridge are of one shared subscription, or none is; \
+             give this one a section `connection` of its own",
+        );
+    }
+    if !share.is_empty() {
+        draft.set("share", share, Some(place));
+    }
 }
 
 /// Sets the servers. With TLS they have another scheme; the port is the same.

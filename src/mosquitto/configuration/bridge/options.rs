@@ -67,7 +67,9 @@ pub(super) fn take(
         "address" | "addresses" => return take_addresses(translator, bridge, line, place),
         "topic" => {
             draft.options.insert(option.to_owned(), place);
-            draft.rules.extend(topics::rules(line, place)?);
+            let topic = topics::take(line, place)?;
+            draft.rules.extend(topic.rules);
+            draft.shares.extend(topic.share.map(|share| (share, place)));
         }
         "keepalive_interval" => {
             draft.set("keep_alive_s", line.number(0..=65_535)?.max(5), by);

@@ -9,8 +9,19 @@ use crate::config::bridge::{InRule, OutRule};
 /// An empty word.
 const EMPTY: &str = "\"\"";
 
-/// The rules of a line: one for each direction.
-pub(super) fn rules(line: &Line, place: usize) -> Result<Vec<WrittenRule>, String> {
+/// How filters of shared subscriptions begin.
+const SHARED: &str = "$share/";
+
+/// What a line `topic` asks for.
+pub(super) struct Topic {
+    /// A rule for each of its directions.
+    pub rules: Vec<WrittenRule>,
+    /// Of a line for messages from the other broker, the name of the shared subscription there, "" if it is none.
+    pub share: Option<String>,
+}
+
+/// What a line asks for.
+pub(super) fn take(line: &Line, place: usize) -> Result<Topic, String> {
     let mut words = line.text()?.split(' ').filter(|word| !word.is_empty());
     let pattern = unquoted(words.next().unwrap_or_default());
     let direction = words.next().unwrap_or("out").to_ascii_lowercase();
@@ -23,7 +34,7 @@ pub(super) fn rules(line: &Line, place: usize) -> Result<Vec<WrittenRule>, Strin
     // Mosquitto takes what follows for a comment.
     let mut words = words.take_while(|word| !word.starts_with('#'));
     let qos = match words.next().unwrap_or("0") {
-        "0" => 0,
+        "0" | EMPTY => 0,
         "1" => 1,
         "2" => 2,
         other => return Err(format!("the QoS {other:?} is not one of 0, 1, 2")),
@@ -35,6 +46,12 @@ pub(super) fn rules(line: &Line, place: usize) -> Result<Vec<WrittenRule>, Strin
             "the empty pattern stands for one topic, which has a name at both ends; give both"
                 .to_owned(),
         );
+    }
+    let (share, pattern, remote) = without_share(pattern, remote)?;
+    if goes_out && !share.is_empty() {
+        return Err("a shared subscription is one at the other broker; its direction is in, and what goes out has a line \
+                    of its own"
+            .to_owned());
     }
     let mut rules = Vec::new();
     if goes_out {
@@ -57,7 +74,30 @@ pub(super) fn rules(line: &Line, place: usize) -> Result<Vec<WrittenRule>, Strin
         rule.check()?;
         rules.push(written("in", ("qos", qos), &rule.filter, [local, remote], place));
     }
-    Ok(rules)
+    Ok(Topic { rules, share: comes_in.then(|| share.to_owned()) })
+}
+
+/// The name of a shared subscription, "" without one; the pattern and the prefix at the other broker without it. Mosquitto
+/// puts the prefix before the pattern, so that either of them may begin with `$share/NAME/`.
+fn without_share<'a>(
+    pattern: &'a str,
+    remote: &'a str,
+) -> Result<(&'a str, &'a str, &'a str), String> {
+    let is_name = |name: &str| !name.is_empty() && !name.contains(['+', '#']);
+    let split = |text: &'a str| {
+        match text.strip_prefix(SHARED) {
+        None => Ok(("", text)),
+        Some(rest) => rest.split_once('/').filter(|(name, _)| is_name(name)).ok_or(
+            "a shared subscription is $share/NAME/FILTER; give it a name without + and #, and a filter".to_owned(),
+        ),
+    }
+    };
+    if remote.is_empty() {
+        let (share, pattern) = split(pattern)?;
+        return Ok((share, pattern, remote));
+    }
+    let (share, remote) = split(remote)?;
+    Ok((share, pattern, remote))
 }
 
 fn unquoted(word: &str) -> &str {

@@ -134,6 +134,7 @@ fn each_form_of_a_topic_becomes_the_rules_of_its_directions() {
         ),
         ("a out 1 # a comment", &[out("a", 1, "", "")], &[]),
         ("a out # a comment", &[out("a", 0, "", "")], &[]),
+        ("a out \"\" \"\"", &[out("a", 0, "", "")], &[]),
     ];
     for (topic, outgoing, incoming) in cases {
         let of = bridges(&format!("connection c\naddress h\ntopic {topic}\n"));
@@ -141,6 +142,25 @@ fn each_form_of_a_topic_becomes_the_rules_of_its_directions() {
     }
     let two = bridges("connection c\naddress h\ntopic b out\ntopic a in\ntopic c out\n");
     assert_eq!(two[0].outgoing, [out("b", 0, "", ""), out("c", 0, "", "")], "in their order");
+}
+
+#[test]
+fn a_shared_subscription_is_one_at_the_other_broker() {
+    for (topics, share, rules) in [
+        ("topic $share/g/a/# in 1", "g", vec![incoming("a/#", 1, "", "")]),
+        ("topic $share/g/a/# in 1 x/", "g", vec![incoming("a/#", 1, "x/", "")]),
+        ("topic a/# in 2 x/ $share/g/y/", "g", vec![incoming("y/a/#", 2, "x/", "y/")]),
+        ("topic \"\" in 0 x $share/g/y", "g", vec![incoming("y", 0, "x", "y")]),
+        (
+            "topic $share/g/a in\ntopic b out\ntopic $share/g/c in",
+            "g",
+            vec![incoming("a", 0, "", ""), incoming("c", 0, "", "")],
+        ),
+        ("topic share/g/a in", "", vec![incoming("share/g/a", 0, "", "")]),
+    ] {
+        let of = &bridges(&format!("connection c\naddress h\n{topics}\n"))[0];
+        assert_eq!((&*of.share, &of.incoming), (share, &rules), "{topics}");
+    }
 }
 
 #[test]
@@ -223,6 +243,14 @@ fn a_line_of_a_bridge_that_cannot_be_taken_is_refused_at_its_place() {
         ("connection a\naddress h\ntopic a out 0 x/+/\n", 3, "local_prefix is the beginning"),
         ("connection a\naddress h\ntopic \"\" out 0 x\n", 3, "give both"),
         ("connection a\naddress h\ntopic $SYS/# out\n", 3, "of one broker"),
+        ("connection a\naddress h\ntopic $share/g in\n", 3, "give it a name"),
+        ("connection a\naddress h\ntopic $share//a in\n", 3, "give it a name"),
+        ("connection a\naddress h\ntopic a in 0 x/ $share/g\n", 3, "give it a name"),
+        ("connection a\naddress h\ntopic $share/g/a both\n", 3, "its direction is in"),
+        ("connection a\naddress h\ntopic $share/g/a\n", 3, "its direction is in"),
+        ("connection a\naddress h\ntopic b in\ntopic $share/g/a in\n", 4, "section `connection`"),
+        ("connection a\naddress h\ntopic $share/g/a in\ntopic b in\n", 4, "section `connection`"),
+        ("connection a\naddress h\ntopic $share/+/a in\n", 3, "without + and #"),
         ("connection a\naddress h\ntopic a\nstart_type manual\n", 4, "use automatic"),
         ("connection a\naddress h\ntopic a\nrestart_timeout 9 5\n", 4, "exchange them"),
         ("connection a\naddress h\ntopic a\nremote_password x\n", 4, "needs remote_username"),
