@@ -1,5 +1,5 @@
 //! Third-party clients against the `broker` command: mosquitto_pub and mosquitto_sub, mosquitto as a bridge, paho-mqtt,
-//! Paho C, MQTT.js, rumqttc, openssl, and a page in Chromium; over TCP in this file, over the other
+//! Paho C, MQTT.js, rumqttc, openssl, an exporter for Prometheus, and a page in Chromium; over TCP in this file, over the other
 //! transports in the modules.
 //!
 //! The clients are installed by `tests/interop/setup`, which the first test runs. Where that is not
@@ -19,6 +19,8 @@ mod http;
 mod matrix;
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
 mod secured;
+#[cfg(unix)]
+mod statistics;
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
 #[path = "../transports/support.rs"]
