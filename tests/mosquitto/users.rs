@@ -182,6 +182,10 @@ fn files_of_users_are_translated_and_the_broker_serves_with_them() {
         assert!(!text.contains("secret"), "{}: no password is printed: {text}", case.name);
         let checked = output(&["--mosquitto-conf", &conf, "--check-config"]);
         assert!(checked.status.success(), "{}: {}", case.name, stderr(&checked));
+        let converted = output(&["mosquitto", "convert", &conf]);
+        let toml = place.folder.write("broker.toml", &stdout(&converted));
+        let checked = output(&["--config", &toml, "--check-config"]);
+        assert!(checked.status.success(), "{}: {}", case.name, stderr(&checked));
         let mut command = broker(&["--mosquitto-conf", &conf]);
         command.env("XDG_RUNTIME_DIR", &place.folder.0).stdout(Stdio::null());
         let port = place.ports[0];

@@ -40,7 +40,7 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         "max_inflight_messages" => take_inflight(translator, line, place),
         "max_queued_messages" => {
             let most = QUEUE_MESSAGES_MAX;
-            take_number(translator, place, "limits.queue_messages_max", 0..=i64::MAX, (most, most))
+            take_number(translator, place, "limits.queue_messages_max", -1..=i64::MAX, (most, most))
         }
         "max_queued_bytes" => {
             let most = (BYTES_MAX, BYTES_MAX);
@@ -108,7 +108,7 @@ fn take_number(
     most: (i64, i64),
 ) -> Outcome {
     let number = translator.lines[place].number(range)?;
-    let value = if number == 0 { most.0 } else { number.min(most.1) };
+    let value = if number <= 0 { most.0 } else { number.min(most.1) };
     translator.set(key, value, Some(place));
     translator.options.insert(translator.lines[place].option.clone(), place);
     Ok(match number > most.1 {
@@ -130,8 +130,8 @@ fn take_count(translator: &mut Translator, line: &Line, place: usize, key: &str)
 }
 
 fn take_inflight(translator: &mut Translator, line: &Line, place: usize) -> Outcome {
-    let count = match line.number(0..=65_535)? {
-        0 => 65_535,
+    let count = match line.number(-1..=65_535)? {
+        ..=0 => 65_535,
         count => count,
     };
     translator.options.insert(line.option.clone(), place);

@@ -38,7 +38,8 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
             one_of(line, &["mqtt", "websockets", "http_api"]).and_then(|()| keep(translator, place))
         }
         "max_connections" => line.number(-1..=100_000_000).and_then(|count| match count {
-            0 => refused("0 would admit nobody; use -1 for no limit"),
+            0 => keep(translator, place)
+                .map(|_| Effect::Noted("0 is no limit, as in Mosquitto".to_owned())),
             _ => keep(translator, place),
         }),
         "max_topic_alias" | "max_topic_alias_broker" => {
