@@ -81,7 +81,7 @@ struct Bridge {
     /// Name.
     name: String,
     /// State: starting, up, degraded (a subscription is refused), down, refused (the name, the password or the Client
-    /// Identifier is), conflict (another client uses the Client Identifier), stopped, or idle (few messages wait).
+    /// Identifier is), tls (TLS has failed), conflict (another client uses the Client Identifier), stopped, or idle (few messages wait).
     state: &'static str,
     /// When the state began, in seconds since 1970.
     since_s: u64,
@@ -101,8 +101,13 @@ struct Bridge {
     queued: Option<u64>,
     /// Their bytes.
     queue_bytes: Option<u64>,
+    /// For how many seconds the oldest of those that wait has waited.
+    oldest_s: Option<u64>,
     /// Messages in flight to the far broker.
     inflight: Option<u64>,
+    /// The last round trip to the far broker in microseconds: from a message or PINGREQ to its answer; null before the
+    /// first one.
+    round_trip_us: Option<u64>,
     /// Messages sent to the far broker, repetitions included.
     sent: u64,
     /// Messages received from the far broker.
@@ -146,6 +151,8 @@ struct Connection {
     queued: Option<u64>,
     /// Their bytes.
     queue_bytes: Option<u64>,
+    /// For how many seconds the oldest of those that wait has waited.
+    oldest_s: Option<u64>,
     /// Messages in flight to the far broker.
     inflight: Option<u64>,
 }
@@ -161,6 +168,7 @@ impl Connection {
             why: status.why,
             queued: queue.map(|queue| queue.messages),
             queue_bytes: queue.map(|queue| queue.bytes),
+            oldest_s: queue.map(|queue| queue.oldest_s),
             inflight: queue.map(|queue| queue.inflight),
         }
     }
@@ -186,7 +194,9 @@ impl Bridge {
             last_error_s,
             queued: queue.map(|queue| queue.messages),
             queue_bytes: queue.map(|queue| queue.bytes),
+            oldest_s: queue.map(|queue| queue.oldest_s),
             inflight: queue.map(|queue| queue.inflight),
+            round_trip_us: status.round_trip_us,
             sent: status.sent,
             received: status.received,
             dropped_unmapped: status.unmapped,
@@ -226,6 +236,7 @@ fn sum(queues: &[Option<QueueSize>]) -> Option<QueueSize> {
         messages: one.messages + other.messages,
         bytes: one.bytes + other.bytes,
         inflight: one.inflight + other.inflight,
+        oldest_s: one.oldest_s.max(other.oldest_s),
     })
 }
 

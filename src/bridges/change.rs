@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 
 use super::leaving;
 use super::worker::Worker;
-use crate::config::bridge::Bridge;
 use crate::config::bridge::changes::{self, Effect};
-use crate::control::bridge::{BridgeOrder, KeptBridge, LinkOrder};
+use crate::config::bridge::{Bridge, BridgeQueue};
+use crate::control::bridge::{BridgeDue, BridgeOrder, KeptBridge, LinkOrder};
 use crate::control::{Command, Cores, EngineCommand};
 use crate::transport::bridge::Terms;
 
@@ -198,6 +198,11 @@ impl Worker {
                 "a former connection of the bridge has sent its queue and ended"
             );
         } else {
+            // Nobody would let them go on.
+            self.tick(BridgeDue::Queue(BridgeQueue {
+                holds_publishers: false,
+                ..self.bridge.queue
+            }));
             tracing::warn!(
                 bridge,
                 session,

@@ -33,6 +33,8 @@ pub(super) struct Outcome {
     pub is_taken_over: bool,
     /// It was refused because of the name, the password or the Client Identifier.
     pub is_identity_refused: bool,
+    /// TLS has failed, or cannot be begun.
+    pub is_tls_failed: bool,
     /// The version is not supported there.
     pub is_version_refused: bool,
     /// The reason.
@@ -41,6 +43,10 @@ pub(super) struct Outcome {
     pub order: Option<Order>,
     /// It has ended because there was no traffic.
     pub is_idle: bool,
+    /// It has ended because the first server is there again.
+    pub is_returning: bool,
+    /// A server was connected to, which may not have accepted the bridge.
+    pub is_reached: bool,
     /// The far broker has nothing left of the bridge.
     pub is_given_up: bool,
     /// The far broker may have ended it because of No Local.
@@ -139,13 +145,14 @@ impl Worker {
             course.backoff = Backoff::new(&self.bridge.reconnect);
         }
         course.is_given_up = outcome.is_given_up;
+        self.note_end(&outcome);
         self.learn_of_no_local(&outcome, course);
         if let Some(order) = outcome.order {
             self.carry_out(order, course);
             return None;
         }
         course.is_idle = outcome.is_idle;
-        if outcome.is_discarded || outcome.is_idle {
+        if outcome.is_discarded || outcome.is_idle || outcome.is_returning {
             return None;
         }
         let stable = Duration::from_secs(self.bridge.reconnect.stable_s.into());
@@ -155,8 +162,7 @@ impl Worker {
         if outcome.is_version_refused && self.has_next_dialect(course) {
             return None;
         }
-        // The next attempt begins with the next server, where all of them are equal.
-        self.server = self.server.wrapping_add(1);
+        self.choose_server(&outcome);
         match self.bridge.start {
             StartMode::Once => {
                 self.end_only_attempt(&outcome, course);
@@ -221,6 +227,7 @@ impl Worker {
                 let pause = backoff.next(identity::random()).max(REFUSED_PAUSE);
                 (BridgeState::Refused, pause)
             }
+            false if outcome.is_tls_failed => (BridgeState::Tls, backoff.next(identity::random())),
             false => (BridgeState::Down, backoff.next(identity::random())),
         };
         self.tell(Standing { state, why: Some(why.to_owned()), ..Standing::default() });

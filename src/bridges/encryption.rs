@@ -31,6 +31,14 @@ impl<'a> Encryption<'a> {
         }
     }
 
+    /// When the own certificate has expired, if it has, in words.
+    pub fn expired(&self) -> Option<String> {
+        #[cfg(feature = "tls")]
+        return self.config.as_ref().and_then(ClientTlsConfig::expired);
+        #[cfg(not(feature = "tls"))]
+        None
+    }
+
     /// Begins a connection to a server.
     pub fn begin(&self, server: &Server, link: Link) -> Result<FarEnd, String> {
         let far_end = self.encrypt(server, link)?;

@@ -110,6 +110,8 @@ impl Entry {
             terms: Arc::new(terms),
             bridge: table,
             server: 0,
+            is_returning: false,
+            failed_returns: 0,
             cores: place.cores.clone(),
             board: Arc::clone(&board),
             whole: Arc::clone(&self.whole),

@@ -16,6 +16,7 @@
 //! | `leaving` | the end of a connection by an order |
 //! | `backoff` | how long to wait before the next attempt |
 //! | `encryption` | TLS and WebSocket to the far broker |
+//! | `prefer` | the first server, once it is there again |
 //! | `health` | refused subscriptions, and sessions that others take over |
 //! | `identity` | the identifier of this broker in the path of messages |
 //! | `token` | passwords that end |
@@ -36,6 +37,7 @@ mod identity;
 mod lazy;
 mod leaving;
 mod orders;
+mod prefer;
 mod running;
 mod token;
 mod watch;

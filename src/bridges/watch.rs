@@ -11,6 +11,7 @@ use super::course::Outcome;
 use super::health::{Refused, is_about_identity};
 use super::lazy::Traffic;
 use super::orders::{Heard, Order};
+use super::prefer::Returning;
 use super::worker::{AGAIN, Worker};
 use super::{leaving, token};
 use crate::base::log_rate::{self, rated};
@@ -23,6 +24,8 @@ use crate::wire::ReasonCode;
 const LOOK: Duration = Duration::from_secs(1);
 /// Signs of life in a Keep Alive.
 const TICKS: u32 = 4;
+/// Looks at the acknowledgements in the time after which a connection is stalled.
+const STALL_LOOKS: u32 = 4;
 /// Return code before 5.0: unacceptable protocol version.
 const VERSION_REFUSED: u8 = 1;
 
@@ -41,6 +44,9 @@ pub(super) struct Watched<'a> {
     traffic: Traffic,
     interval: Duration,
     next_tick: Instant,
+    /// When it is looked next whether the far broker acknowledges messages.
+    next_stall_look: Instant,
+    returning: Returning,
     /// When the far broker is asked again for what it has refused.
     again: Option<Instant>,
 }
@@ -68,13 +74,22 @@ impl<'a> Watched<'a> {
             traffic: Traffic::new(&worker.bridge, &worker.board.counters),
             interval,
             next_tick: Instant::now() + interval,
+            next_stall_look: Instant::now() + stall_interval(worker),
+            returning: Returning::new(worker),
             again: None,
         }
     }
 
     /// When something is due.
     fn due(&self) -> Instant {
-        let looks = [self.again, self.traffic.next_look(), self.renews, self.changing.due()];
+        let looks = [
+            self.again,
+            self.traffic.next_look(),
+            self.renews,
+            self.changing.due(),
+            self.returning.due(),
+            Some(self.next_stall_look),
+        ];
         looks.into_iter().flatten().fold(self.next_tick, Instant::min)
     }
 
@@ -87,6 +102,10 @@ impl<'a> Watched<'a> {
         }
         self.outcome
     }
+}
+
+fn stall_interval(worker: &Worker) -> Duration {
+    Duration::from_secs(worker.bridge.stalled_s.into()) / STALL_LOOKS
 }
 
 impl Worker {
@@ -139,6 +158,7 @@ impl Worker {
                 outcome.why = outcome.why.take().or(why);
                 return true;
             }
+            Event::TlsFailed => outcome.is_tls_failed = true,
             Event::TakenOver => outcome.is_taken_over = true,
             Event::NoLocalDoubted => outcome.is_no_local_doubted = true,
             Event::NoLocalRefused => {
@@ -171,6 +191,8 @@ impl Worker {
                 Some(change) => Order::Change(change),
                 None => {
                     of.traffic.adapt(&self.bridge);
+                    of.returning.adapt(self);
+                    of.next_stall_look = Instant::now() + stall_interval(self);
                     let wanted = &self.terms.out;
                     let is_wanted =
                         |filter: &str| wanted.local_filters().any(|(of, _)| of == filter);
@@ -206,6 +228,10 @@ impl Worker {
             self.bound_queue();
             of.next_tick = now + of.interval;
         }
+        if of.next_stall_look <= now {
+            self.tick(BridgeDue::Acknowledgements);
+            of.next_stall_look = now + stall_interval(self);
+        }
         let may_leave = of.since.is_some() && !of.changing.is_last;
         if may_leave && self.leaves && of.changing.due().is_none() && self.waiting() == Some(0) {
             // Nothing comes any more, and nothing is left.
@@ -215,7 +241,21 @@ impl Worker {
             leaving::leave(&self.cores, &self.terms.session, &of.events, of.socket.as_ref(), true);
             of.outcome.is_idle = true;
         }
-        of.outcome.is_idle
+        if may_leave && !self.leaves && !of.outcome.is_idle && of.returning.is_possible(self) {
+            self.leave_for_first(of);
+        }
+        of.outcome.is_idle || of.outcome.is_returning
+    }
+
+    /// The first server is there again: ends the connection to another one for it.
+    fn leave_for_first(&self, of: &mut Watched<'_>) {
+        let bridge = &*self.bridge.name;
+        if let Some(first) = self.bridge.servers.first() {
+            tracing::info!(bridge, server = %first, "the first server is there again; bridge connects to it");
+        }
+        leaving::leave(&self.cores, &self.terms.session, &of.events, of.socket.as_ref(), true);
+        of.outcome.is_returning = true;
+        self.tell(Standing::default());
     }
 
     fn log(&self, event: Event, refused: &mut Refused) {
@@ -271,6 +311,7 @@ impl Worker {
             | Event::Connected { .. }
             | Event::Refused { .. }
             | Event::TakenOver
+            | Event::TlsFailed
             | Event::NoLocalRefused
             | Event::NoLocalDoubted
             | Event::Ended { .. } => {}

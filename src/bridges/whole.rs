@@ -104,6 +104,7 @@ impl Whole {
             by_operator: of(&counters.by_operator),
             connects: of(&counters.connects),
             sessions_lost: of(&counters.sessions_lost),
+            round_trip_us: Some(of(&counters.round_trip_us)).filter(|&us| us > 0),
         }
     }
 }
@@ -182,8 +183,9 @@ fn rank(state: BridgeState) -> u8 {
         BridgeState::Stopped => 3,
         BridgeState::Starting => 4,
         BridgeState::Down => 5,
-        BridgeState::Refused => 6,
-        BridgeState::Conflict => 7,
+        BridgeState::Tls => 6,
+        BridgeState::Refused => 7,
+        BridgeState::Conflict => 8,
     }
 }
 

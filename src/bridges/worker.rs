@@ -40,8 +40,12 @@ pub(super) struct Worker {
     pub board: Arc<Board>,
     /// The bridge with its other connections.
     pub whole: Arc<Whole>,
-    /// Place of the server that the last connection was made to.
+    /// Place of the server that the connection is made to, or that the next attempt begins with.
     pub server: usize,
+    /// The connection before has ended for the sake of the first server.
+    pub is_returning: bool,
+    /// How often in succession it has not accepted the bridge then.
+    pub failed_returns: u32,
     /// Whether the broker stops.
     pub stop: Stop,
     /// Disconnected once it has stopped.
@@ -191,7 +195,7 @@ impl Worker {
     fn servers(&self) -> Vec<(usize, Server)> {
         let mut servers: Vec<_> = self.bridge.servers.iter().cloned().enumerate().collect();
         // A reload may have changed their number.
-        let first = if self.bridge.round_robin { self.server % servers.len() } else { 0 };
+        let first = self.server % servers.len();
         servers.rotate_left(first);
         servers
     }
@@ -237,12 +241,13 @@ impl Worker {
 
     fn connect(&mut self, dialect: Dialect, start: Start, changing: Changing) -> Outcome {
         let failed = |why: String| Outcome { why: Some(why), ..Outcome::default() };
-        let prepared = self
-            .prepare(dialect, start)
-            .and_then(|prepared| Ok((prepared, Encryption::prepare(&self.bridge)?)));
-        let ((attempt, lasts), encryption) = match prepared {
+        let (attempt, lasts) = match self.prepare(dialect, start) {
             Ok(prepared) => prepared,
             Err(why) => return failed(why),
+        };
+        let encryption = match Encryption::prepare(&self.bridge) {
+            Ok(encryption) => encryption,
+            Err(why) => return Outcome { is_tls_failed: true, ..failed(why) },
         };
         let mut whys = Vec::new();
         for (place, server) in &self.servers() {
@@ -263,12 +268,19 @@ impl Worker {
                         let transport = Box::new(Transport::to_far_broker(far_end));
                         self.hand_over(Dialed { socket, transport, bytes: Vec::new() })
                     });
+                    let expired = encryption.expired();
                     if let Err(why) = dialed {
-                        return failed(why);
+                        return Outcome { is_reached: true, ..failed(why) };
                     }
                     let watched = Watched::new(self, server, events, handle, renews, changing);
                     let mut outcome = self.watch(watched);
                     outcome.is_given_up &= dialect.0 == Version::V5;
+                    outcome.is_reached = true;
+                    if outcome.is_tls_failed
+                        && let (Some(why), Some(also)) = (&mut outcome.why, expired)
+                    {
+                        *why += &format!("; {also}");
+                    }
                     return outcome;
                 }
                 Err(error) => whys.push(format!("{server}: {error}")),

@@ -7,6 +7,7 @@ mod overlap;
 mod profile;
 mod queue;
 mod server;
+pub mod template;
 #[cfg(all(test, feature = "bridge"))]
 mod tests;
 
@@ -30,9 +31,9 @@ pub struct Bridge {
     pub name: String,
     /// Addresses of the other broker, tried in this order.
     pub servers: Vec<Server>,
-    /// Whether an attempt begins with the server after that of the connection before, and not with the first one.
+    /// Which of the servers is preferred.
     #[serde(default)]
-    pub round_robin: bool,
+    pub prefer: Prefer,
     /// Kind of the other broker.
     #[serde(default)]
     pub profile: Profile,
@@ -64,6 +65,9 @@ pub struct Bridge {
     /// Keep Alive in seconds.
     #[serde(default = "keep_alive_s", deserialize_with = "between::<_, _, 5, 65_535>")]
     pub keep_alive_s: u16,
+    /// Seconds without an acknowledgement, although messages wait for one, after which the connection is made anew.
+    #[serde(default = "stalled_s", deserialize_with = "between::<_, _, 1, 86_400>")]
+    pub stalled_s: u32,
     /// Address of this machine that connections are made from; empty for the one that the system chooses.
     #[serde(default)]
     pub bind: String,
@@ -128,6 +132,10 @@ fn keep_alive_s() -> u16 {
     60
 }
 
+fn stalled_s() -> u32 {
+    60
+}
+
 fn lazy_messages() -> u32 {
     1
 }
@@ -166,6 +174,17 @@ impl Bridge {
     pub fn has_tls(&self) -> bool {
         self.servers.iter().any(|server| server.has_tls)
     }
+}
+
+/// Which of its servers a bridge prefers.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Prefer {
+    /// The first one: each attempt begins with it, and a connection to another one ends when it is there again.
+    #[default]
+    First,
+    /// None: an attempt begins with the server after that of the connection before.
+    Any,
 }
 
 /// Protocol version of a bridge.
@@ -340,6 +359,9 @@ pub struct OutRule {
     /// Beginning that is put before the topic at the other broker.
     #[serde(default)]
     pub remote_prefix: String,
+    /// Topic at the other broker, with places for the wildcards of the filter; empty: by the prefixes.
+    #[serde(default)]
+    pub to: String,
 }
 
 /// Messages of the other broker that come to this one.
@@ -357,7 +379,13 @@ pub struct InRule {
     /// Beginning that is taken off the topic of the other broker.
     #[serde(default)]
     pub remote_prefix: String,
+    /// Topic at this broker, with places for the wildcards of the filter; empty: by the prefixes.
+    #[serde(default)]
+    pub to: String,
 }
+
+/// Name of the User Property with the brokers that a message has passed over bridges.
+pub const PATH_PROPERTY: &str = "ringmq-path";
 
 /// Whether topics that begin so are those of a broker about itself, `$SYS` and `$CONTROL`, which no bridge carries.
 pub fn is_of_broker(topic: &str) -> bool {

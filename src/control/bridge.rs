@@ -37,6 +37,8 @@ pub struct BridgeTick {
 pub enum BridgeDue {
     /// A quarter of the Keep Alive has passed.
     SignOfLife,
+    /// A quarter of the time has passed in which the far broker has to acknowledge something.
+    Acknowledgements,
     /// What the far broker has refused is subscribed to again.
     Subscriptions,
     /// These bounds of the queue hold, whether there is a connection or not, and what is too old leaves it.
@@ -71,6 +73,8 @@ pub struct QueueSize {
     pub bytes: u64,
     /// Messages that were sent, or are about to be, and that the far broker has not acknowledged.
     pub inflight: u64,
+    /// For how long the oldest of those that wait has waited, in seconds.
+    pub oldest_s: u64,
 }
 
 /// A command of an operator to a bridge.
@@ -202,6 +206,8 @@ pub struct BridgeStatus {
     pub connects: u64,
     /// Sessions that the far broker has lost.
     pub sessions_lost: u64,
+    /// The last round trip to the far broker in microseconds; none before the first one.
+    pub round_trip_us: Option<u64>,
 }
 
 impl BridgeStatus {
@@ -228,6 +234,8 @@ pub enum BridgeState {
     Degraded,
     /// It is not connected.
     Down,
+    /// It is not connected: TLS has failed, as a certificate has expired or is refused.
+    Tls,
     /// It is not connected: the far broker has refused its name, its password or its Client Identifier.
     Refused,
     /// It is not connected: another client uses its Client Identifier at the far broker.
@@ -240,11 +248,12 @@ pub enum BridgeState {
 
 impl BridgeState {
     /// All states.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Starting,
         Self::Up,
         Self::Degraded,
         Self::Down,
+        Self::Tls,
         Self::Refused,
         Self::Conflict,
         Self::Stopped,
@@ -263,6 +272,7 @@ impl BridgeState {
             Self::Up => "up",
             Self::Degraded => "degraded",
             Self::Down => "down",
+            Self::Tls => "tls",
             Self::Refused => "refused",
             Self::Conflict => "conflict",
             Self::Stopped => "stopped",

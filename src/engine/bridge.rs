@@ -1,7 +1,8 @@
 //! Bridges, as the engine serves them: clients whose far end is another broker
 //! ([`Link`](crate::transport::bridge::Link)). What differs from other clients is here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, Peer, SessionId, exchange};
@@ -10,10 +11,13 @@ use crate::config::bridge::BridgeQueue;
 use crate::control::bridge::{
     BridgeDue, BridgeEnd, BridgeOrder, BridgeQueues, BridgeTick, KeptBridge, LinkOrder, QueueSize,
 };
+use crate::engine::ages::Ages;
 use crate::engine::cause::Cause;
 use crate::engine::connections::connection::{Connection, Phase};
 use crate::engine::connections::ending::Ending;
 use crate::engine::listeners::NO_LISTENER;
+use crate::engine::routing::congestion::resume_waiting;
+use crate::engine::timers::Timer;
 use crate::engine::{Authentication, Engine, Refused};
 use crate::transport::Transport;
 use crate::transport::bridge::mapping::InMap;
@@ -23,7 +27,14 @@ use crate::wire::ReasonCode;
 /// Client Identifiers of the sessions of bridges that this core has had: as many as there are names in the store and in
 /// the configurations since the start.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct BridgeSessions(BTreeSet<Box<str>>);
+pub(in crate::engine) struct BridgeSessions {
+    by_identifier: BTreeMap<Box<str>, Ages>,
+    /// A timer is armed for the next look at their queues.
+    is_looked_at: bool,
+}
+
+/// How often it is looked at the queues of bridges.
+const LOOK: Duration = Duration::from_secs(1);
 
 impl Engine {
     /// A bridge has opened a connection to another broker. `bytes` are packets of the bridge's session, as if they had
@@ -66,7 +77,7 @@ impl Engine {
     pub(in crate::engine) fn begin_bridge(&mut self, id: ConnectionId, session: SessionId) {
         let Some(link) = link_of(&self.connections[id]) else { return };
         let (terms, is_far_session_new) = (link.terms().clone(), link.is_far_session_new());
-        self.bridges.0.insert(terms.session.clone());
+        self.note_bridge(&terms.session);
         self.note_part(session);
         if is_far_session_new {
             self.forget_received(session);
@@ -80,6 +91,9 @@ impl Engine {
             if !terms.out.local_filters().any(|(wanted, _)| wanted == text) {
                 self.unsubscribe_from(session, &text, &mut groups_left);
             }
+        }
+        if let Some(outbound) = &mut self.sessions[session].outbound {
+            outbound.begin_backfill();
         }
         let kept = self.sessions[session].far_subscriptions().to_vec();
         self.with_link(id, |link| link.give_up_others(&kept));
@@ -136,17 +150,18 @@ impl Engine {
         let Some(name) = state.client_identifier.as_str().strip_prefix(SESSION_PREFIX) else {
             return;
         };
-        self.bridges.0.insert(format!("{SESSION_PREFIX}{name}").into());
+        let identifier = format!("{SESSION_PREFIX}{name}");
         if !far_subscriptions.is_empty() {
             let extra = state.extra.get_or_insert_default();
             extra.far_subscriptions = far_subscriptions.into_iter().collect();
         }
         self.note_part(session);
+        self.note_bridge(&identifier);
     }
 
     /// The sessions of bridges on this core, configured or not.
     pub(in crate::engine) fn kept_bridges(&mut self) -> Vec<KeptBridge> {
-        self.work.spend(self.bridges.0.len());
+        self.work.spend(self.bridges.by_identifier.len());
         let kept = |identifier: &str| {
             let state = &self.sessions[self.sessions.find(identifier)?];
             let messages = state.outbound.as_ref().map_or(0, |of| of.queued() + of.inflight());
@@ -156,7 +171,7 @@ impl Engine {
                 far_subscriptions: state.far_subscriptions().to_vec(),
             })
         };
-        self.bridges.0.iter().filter_map(|identifier| kept(identifier)).collect()
+        self.bridges.by_identifier.keys().filter_map(|identifier| kept(identifier)).collect()
     }
 
     /// Changes a bridge whose session is at home on this core.
@@ -225,7 +240,8 @@ impl Engine {
         if let BridgeDue::Queue(bounds) = due {
             let found = self.sessions.find(&session);
             reply.send(found.is_some_and(|id| self.sessions[id].connection.is_some()));
-            return found.map_or((), |session| self.bound_queue(session, bounds));
+            found.into_iter().for_each(|session| self.bound_queue(session, bounds));
+            return self.release_publishers();
         }
         let id = self.sessions.connection_of(&session);
         reply.send(id.is_some());
@@ -234,6 +250,7 @@ impl Engine {
             let Some(far_end) = transport.bridge_mut() else { return Ok(()) };
             match due {
                 BridgeDue::SignOfLife => far_end.link_mut().tick(),
+                BridgeDue::Acknowledgements => far_end.link_mut().check_acknowledgements(),
                 BridgeDue::Subscriptions => {
                     far_end.link_mut().subscribe_again();
                     Ok(())
@@ -260,13 +277,16 @@ impl Engine {
     /// Counts what waits in those sessions of bridges that are at home on this core.
     pub(in crate::engine) fn count_bridge_queues(&mut self, queues: BridgeQueues) {
         self.work.spend(queues.sessions.len());
-        let of = |client_identifier: &str| {
+        let mut of = |client_identifier: &str| {
             let session = self.sessions.find(client_identifier)?;
             let Some(outbound) = &self.sessions[session].outbound else {
                 return Some(QueueSize::default());
             };
             let (messages, bytes) = (outbound.queued() as u64, outbound.queued_bytes());
-            Some(QueueSize { messages, bytes, inflight: outbound.inflight() as u64 })
+            let (first, end) = outbound.queue_numbers();
+            let ages = self.bridges.by_identifier.get_mut(client_identifier);
+            let oldest_s = ages.map_or(0, |ages| ages.oldest_s(self.now, first, end));
+            Some(QueueSize { messages, bytes, inflight: outbound.inflight() as u64, oldest_s })
         };
         let found = queues.sessions.iter().map(|session| of(session)).collect();
         queues.reply.send(found);
@@ -274,6 +294,62 @@ impl Engine {
 }
 
 impl Engine {
+    /// A queue with bounds of its own has sent so many messages.
+    pub(in crate::engine) fn note_pumped(
+        &mut self,
+        id: ConnectionId,
+        session: SessionId,
+        messages: usize,
+    ) {
+        let Some(outbound) = &mut self.sessions[session].outbound else { return };
+        if let Some(more) = outbound.note_backfilled(messages) {
+            self.timers.arm(more, Timer::Backfill(id));
+        }
+        self.release_publishers();
+    }
+
+    /// More of the queue of a bridge may be sent.
+    pub(in crate::engine) fn continue_backfill(&mut self, id: ConnectionId) {
+        let Some(session) = self.connections.get(id).and_then(Connection::session) else { return };
+        let Some(outbound) = &mut self.sessions[session].outbound else { return };
+        outbound.note_backfill_timer();
+        self.pump(id);
+    }
+
+    /// This core has the session of a bridge: it is looked at its queue from now on.
+    fn note_bridge(&mut self, client_identifier: &str) {
+        let BridgeSessions { by_identifier, is_looked_at } = &mut self.bridges;
+        by_identifier.entry(client_identifier.into()).or_default();
+        if !std::mem::replace(is_looked_at, true) {
+            self.timers.arm(self.now.after(LOOK), Timer::Bridges);
+        }
+    }
+
+    /// Looks at the queues of bridges: for how long their messages have waited, and whether they have room again.
+    pub(in crate::engine) fn look_at_bridges(&mut self) {
+        let Self { bridges, sessions, work, now, timers, .. } = self;
+        work.spend(bridges.by_identifier.len());
+        for (client_identifier, ages) in &mut bridges.by_identifier {
+            let session = sessions.find(client_identifier);
+            let outbound = session.and_then(|session| sessions[session].outbound.as_ref());
+            let (first, end) = outbound.map_or((0, 0), |outbound| outbound.queue_numbers());
+            ages.look(*now, first, end);
+        }
+        timers.arm(now.after(LOOK), Timer::Bridges);
+        self.release_publishers();
+    }
+
+    /// Lets publishers go on that wait for room in queues that have some by now, or do not hold publishers any more.
+    fn release_publishers(&mut self) {
+        let (sessions, limits) = (&self.sessions, &self.config.queue_limits);
+        let has_room = |session: SessionId| {
+            let outbound = sessions.get(session).and_then(|of| of.outbound.as_ref());
+            outbound.is_none_or(|outbound| !outbound.holds_publishers(limits))
+        };
+        let released = self.router.full_queues.release(has_room);
+        resume_waiting(released, &mut self.connections, &mut self.mesh, self.now);
+    }
+
     /// Sets the bounds of a queue, and drops what is too old for them.
     fn bound_queue(&mut self, session: SessionId, bounds: BridgeQueue) {
         self.sessions[session].set_own_bounds(bounds);

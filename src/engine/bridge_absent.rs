@@ -42,6 +42,14 @@ impl Engine {
         queues.reply.send(Vec::new());
     }
 
+    pub(in crate::engine) fn note_pumped(
+        &mut self,
+        _id: ConnectionId,
+        _session: SessionId,
+        _messages: usize,
+    ) {
+    }
+
     pub(in crate::engine) fn restore_bridge(
         &mut self,
         _session: SessionId,

@@ -19,7 +19,7 @@
 //! | `durability` | records for the store, restoring from them, and Wills |
 //! | `mesh` | other cores: messages forwarded to them, and connections that move to their home core |
 //! | `listeners` | TLS handshakes, and the offload of TLS to the kernel |
-//! | `bridge` | clients whose far end is another broker |
+//! | `bridge`, `ages` | clients whose far end is another broker, and for how long their messages wait |
 //! | `draft` | a message while it is routed |
 //! | `ended_sessions` | sessions that end over several turns |
 //! | `admin` | commands of the control plane |
@@ -36,6 +36,8 @@
 mod access;
 mod action;
 mod admin;
+#[cfg(feature = "bridge")]
+mod ages;
 #[cfg(feature = "bridge")]
 mod bridge;
 #[cfg(not(feature = "bridge"))]

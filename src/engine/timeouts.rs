@@ -60,6 +60,10 @@ impl Engine {
                 }
                 Timer::RestoredForwards => self.send_restored_forwards(),
                 Timer::LeftWills => self.publish_left_wills(),
+                #[cfg(feature = "bridge")]
+                Timer::Backfill(id) => self.continue_backfill(id),
+                #[cfg(feature = "bridge")]
+                Timer::Bridges => self.look_at_bridges(),
                 #[cfg(feature = "admin")]
                 Timer::Questions => self.end_late_questions(),
                 Timer::Records => self.durability.end_flush_timer(),

@@ -42,6 +42,12 @@ pub(super) enum Timer {
     Records,
     /// Check which connections can move to kernel TLS.
     KernelTls,
+    /// More of the queue of a bridge may be sent.
+    #[cfg(feature = "bridge")]
+    Backfill(ConnectionId),
+    /// Look at the queues of bridges.
+    #[cfg(feature = "bridge")]
+    Bridges,
     /// Look whether a question has taken too long.
     #[cfg(feature = "admin")]
     Questions,

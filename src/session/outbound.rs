@@ -7,6 +7,7 @@
 //! `Unsent` again on the next one and goes out first, in the old order, with DUP.
 
 mod acks;
+mod backfill;
 mod emptied;
 mod expired;
 mod judged;

@@ -4,6 +4,7 @@
 
 mod access;
 mod attempts;
+mod backlog;
 #[cfg(feature = "admin")]
 mod commands;
 mod connections;
@@ -101,12 +102,12 @@ struct Site {
 
 impl Site {
     fn new(setup: &str) -> Self {
-        Self {
-            address: free_address(),
-            top: format!("{setup}\n"),
-            tables: String::new(),
-            folder: None,
-        }
+        Self { top: format!("{setup}\n"), ..Self::at(free_address()) }
+    }
+
+    /// At this address, on one core.
+    fn at(address: SocketAddr) -> Self {
+        Self { address, top: "cores = 1\n".to_owned(), tables: String::new(), folder: None }
     }
 
     /// Adds tables of the configuration.

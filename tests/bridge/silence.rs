@@ -5,7 +5,7 @@ use crate::Site;
 use crate::far::{Far, Packet, Peer};
 use crate::support::{Ack, Broker, Client, Connect, Publish};
 
-const OUT: &str = "keep_alive_s = 5\n[[bridges.out]]\nfilter = \"t/#\"\n";
+const OUT: &str = "keep_alive_s = 5\nstalled_s = 5\n[[bridges.out]]\nfilter = \"t/#\"\n";
 
 /// A bridge with a message on its way.
 fn begin(qos: u8) -> (Broker, Far, Peer, Publish) {
@@ -47,6 +47,22 @@ fn a_far_broker_that_answers_pingreq_and_acknowledges_nothing_is_connected_again
         let mut peer = far.serve(true, &[]);
         assert_eq!(peer.publish(), got.dup(), "QoS {qos}");
     }
+}
+
+#[test]
+fn a_far_broker_that_acknowledges_nothing_is_connected_again_after_stalled_s_whatever_the_keep_alive_is()
+ {
+    let far = Far::new();
+    let out = "keep_alive_s = 65535\nstalled_s = 1\n[[bridges.out]]\nfilter = \"t/#\"\n";
+    let near = Site::new(ONE_SETUP).bridge("far", far.address, out).start();
+    far.discard();
+    let mut peer = far.serve(false, &[]);
+    Client::connect(&near, Connect::v5("publisher")).publish(Publish::new("t", "x").qos(1, 1));
+    let got = peer.publish();
+    peer.expect_end();
+    crate::logged(&near, "no message was acknowledged for the time of stalled_s", 1);
+    let mut peer = far.serve(true, &[]);
+    assert_eq!(peer.publish(), got.dup());
 }
 
 #[test]

@@ -9,7 +9,7 @@ const LATER_MS = 1500;
 const dropped = (of) => of.dropped_unmapped + of.dropped_too_large + of.dropped_refused + of.dropped_loops + of.dropped_by_operator;
 const connected = (of) => of.connections.filter((one) => one.server).length;
 const stateOf = (of) => (of.connections.length > 1 ? `${of.state} (${connected(of)} of ${of.connections.length})` : of.state);
-const isAmiss = (of) => of.state === "starting" || of.state === "down";
+const isAmiss = (of) => !["up", "stopped", "idle"].includes(of.state);
 
 export function bridges(element, { role }) {
   const list = h("section");
@@ -45,6 +45,8 @@ export function bridges(element, { role }) {
         { head: "Server", cell: (of) => of.server ?? of.servers.join(", ") },
         { head: "Since", cell: (of) => time(of.since_s) },
         { head: "Queued", number: true, cell: (of) => (of.queued ? `${count(of.queued)} (${bytes(of.queue_bytes)})` : count(of.queued)) },
+        { head: "Oldest", number: true, cell: (of) => (of.queued ? `${count(of.oldest_s)} s` : "") },
+        { head: "Round trip", number: true, cell: (of) => (of.round_trip_us ? `${(of.round_trip_us / 1000).toFixed(1)} ms` : "") },
         { head: "In flight", number: true, cell: (of) => count(of.inflight) },
         { head: "Sent", number: true, cell: (of) => count(of.sent) },
         { head: "Received", number: true, cell: (of) => count(of.received) },

@@ -285,6 +285,13 @@ fn add_bridges(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)
     for (name, help, value) in counters {
         add(families, &format!("ringmq_bridge_{name}"), help, Content::Counters(each(value)));
     }
+    let trips = bridges().filter_map(|of| {
+        let seconds = of.round_trip_us? as f64 / 1e6;
+        Some((labels(of), Value::Real(seconds)))
+    });
+    let trips = Content::Gauges(trips.collect());
+    let help = "The last round trip to the far broker of a bridge.";
+    add(families, "ringmq_bridge_round_trip_seconds", help, trips);
     let dropped = bridges().flat_map(|of| {
         let causes = [
             ("unmapped", of.unmapped),
@@ -324,11 +331,14 @@ fn add_bridges(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)
 /// Adds what waits for each bridge, as far as it is known.
 fn add_bridge_queues(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)]) {
     type NumberOf = fn(&QueueSize) -> u64;
-    let gauges: [(&str, &str, NumberOf); 3] = [
+    let gauges: [(&str, &str, NumberOf); 4] = [
         ("queue_messages", "Messages that wait for a bridge.", |of| of.messages),
         ("queue_bytes", "Bytes of the messages that wait for a bridge.", |of| of.bytes),
         ("inflight", "Messages of a bridge that the far broker has not acknowledged.", |of| {
             of.inflight
+        }),
+        ("oldest_seconds", "For how long the oldest message that waits for a bridge has.", |of| {
+            of.oldest_s
         }),
     ];
     for (name, help, value) in gauges {

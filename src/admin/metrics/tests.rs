@@ -54,10 +54,11 @@ fn numbers() -> Numbers {
                     ConnectionStatus::default(),
                 ],
                 sent: 5,
+                round_trip_us: Some(2_500),
                 refused_by_reason: vec![("not-authorized", 3)],
                 ..BridgeStatus::default()
             },
-            Some(QueueSize { messages: 7, bytes: 700, inflight: 2 }),
+            Some(QueueSize { messages: 7, bytes: 700, inflight: 2, oldest_s: 9 }),
         )],
         webhooks: vec![Status { name: "a".to_owned(), sent: 5, ..Status::default() }],
         exports: [7, 5, 2, 1],
@@ -84,10 +85,13 @@ fn a_bridge_says_what_waits_for_it_and_how_many_of_its_connections_are_up() {
         ("ringmq_bridge_queue_messages", 7),
         ("ringmq_bridge_queue_bytes", 700),
         ("ringmq_bridge_inflight", 2),
+        ("ringmq_bridge_oldest_seconds", 9),
     ] {
         let expected = [("bridge=b".to_owned(), Value::Whole(expected))];
         assert_eq!(values(&families, name), expected.into(), "{name}");
     }
+    let round_trip = [("bridge=b".to_owned(), Value::Real(0.0025))];
+    assert_eq!(values(&families, "ringmq_bridge_round_trip_seconds"), round_trip.into());
 }
 
 /// The names of the samples' families as they are documented.

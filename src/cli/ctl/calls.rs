@@ -94,6 +94,8 @@ const BRIDGES: List = List {
         "server",
         "since_s",
         "queued",
+        "oldest_s",
+        "round_trip_us",
         "sent",
         "received",
         "dropped_unmapped",

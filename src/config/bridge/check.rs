@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use shards::{TOPIC_BYTES_MAX, TopicFilter, has_wildcard};
 
 use super::server::Way;
+use super::template::Template;
 use super::{Bridge, BridgeTls, Echo, InRule, OutRule, Profile, StartMode, Version, is_of_broker};
 
 /// Bridges at most.
@@ -207,7 +208,7 @@ impl OutRule {
     /// Checks that messages can pass.
     pub fn check(&self) -> Result<(), String> {
         let taken = ("local_prefix", self.local_prefix.as_str());
-        check_rule(&self.filter, taken, ("remote_prefix", &self.remote_prefix))
+        check_rule(&self.filter, taken, ("remote_prefix", &self.remote_prefix), &self.to)
     }
 }
 
@@ -215,7 +216,7 @@ impl InRule {
     /// Checks that messages can pass.
     pub fn check(&self) -> Result<(), String> {
         let taken = ("remote_prefix", self.remote_prefix.as_str());
-        check_rule(&self.filter, taken, ("local_prefix", &self.local_prefix))
+        check_rule(&self.filter, taken, ("local_prefix", &self.local_prefix), &self.to)
     }
 }
 
@@ -248,11 +249,13 @@ impl BridgeTls {
     }
 }
 
-/// Checks a filter, the beginning that is taken off its topics, and the one that is put before.
+/// Checks a filter, the beginning that is taken off its topics, and the one that is put before, or the topic that takes
+/// the place of theirs.
 fn check_rule(
     filter: &str,
     (taken_key, taken): (&str, &str),
     (put_key, put): (&str, &str),
+    to: &str,
 ) -> Result<(), String> {
     match TopicFilter::parse(filter, usize::MAX) {
         Err(error) => return Err(format!("no Topic Filter: {error}")),
@@ -264,6 +267,14 @@ fn check_rule(
     }
     if is_of_broker(filter) {
         return Err("topics of $SYS and $CONTROL are of one broker, and are not bridged".to_owned());
+    }
+    if !to.is_empty() {
+        if !taken.is_empty() || !put.is_empty() {
+            return Err(format!(
+                "to is the whole topic, so that {taken_key} and {put_key} have no use; remove them, or to"
+            ));
+        }
+        return Template::parse(to, filter).map(drop);
     }
     for (key, prefix) in [(taken_key, taken), (put_key, put)] {
         if has_wildcard(prefix) || prefix.contains('\0') || prefix.len() > TOPIC_BYTES_MAX {

@@ -1,5 +1,6 @@
 //! Whether what goes to the other broker comes back from it: rules of both directions that share a topic there.
 
+use super::template::{Piece, Template, is_open};
 use super::{Bridge, InRule, OutRule};
 
 impl Bridge {
@@ -10,11 +11,11 @@ impl Bridge {
 }
 
 fn overlap(out: &OutRule, r#in: &InRule) -> bool {
-    let go = Topics::of(&out.filter, &out.local_prefix)
-        .map(|topics| topics.moved(&out.local_prefix, &out.remote_prefix));
+    let go = Topics::there(out);
     let come = Topics::of(&r#in.filter, &r#in.remote_prefix);
     // [MQTT-4.7.2-1]
-    let is_hidden = out.remote_prefix.starts_with('$') && r#in.filter.starts_with(['+', '#']);
+    let is_hidden = out.remote_prefix.starts_with('$') || out.to.starts_with('$');
+    let is_hidden = is_hidden && r#in.filter.starts_with(['+', '#']);
     matches!((go, come), (Some(go), Some(come)) if !is_hidden && go.meets(&come))
 }
 
@@ -34,6 +35,52 @@ pub(super) struct Topics {
 }
 
 impl Topics {
+    /// The topics at the other broker of messages that a rule lets go out; none if there are none.
+    pub(super) fn there(rule: &OutRule) -> Option<Self> {
+        if rule.to.is_empty() {
+            let topics = Self::of(&rule.filter, &rule.local_prefix)?;
+            return Some(topics.moved(&rule.local_prefix, &rule.remote_prefix));
+        }
+        let template = Template::parse(&rule.to, &rule.filter).ok()?;
+        Some(Self::made(&template, &rule.filter))
+    }
+
+    /// The topics that a template makes of those of a filter, and maybe others.
+    fn made(template: &Template, filter: &str) -> Self {
+        let mut topics = Self { levels: Vec::new(), has_more: false };
+        // The level that is being made, and whether its end is open.
+        let (mut level, mut is_any) = (String::new(), false);
+        let close = |level: &mut String, is_any: &mut bool| match std::mem::take(is_any) {
+            true => Level::Begins(std::mem::take(level)),
+            false => Level::Text(std::mem::take(level)),
+        };
+        for piece in template.pieces() {
+            match piece {
+                Piece::Wildcard(number) if is_open(filter, *number) => {
+                    // Without a level, the `/` before it is gone, too.
+                    if !level.is_empty() || is_any {
+                        topics.levels.push(Level::Begins(level));
+                    }
+                    topics.has_more = true;
+                    return topics;
+                }
+                Piece::Wildcard(_) => is_any = true,
+                Piece::Text(text) => {
+                    for (at, part) in text.split('/').enumerate() {
+                        if at > 0 {
+                            topics.levels.push(close(&mut level, &mut is_any));
+                        }
+                        if !is_any {
+                            level.push_str(part);
+                        }
+                    }
+                }
+            }
+        }
+        topics.levels.push(close(&mut level, &mut is_any));
+        topics
+    }
+
     /// The topics of a filter that begin with a prefix; none if there are none.
     pub(super) fn of(filter: &str, prefix: &str) -> Option<Self> {
         let mut topics = Self { levels: Vec::new(), has_more: false };
@@ -132,6 +179,7 @@ mod tests {
             qos_max: 2,
             local_prefix: local.to_owned(),
             remote_prefix: remote.to_owned(),
+            to: String::new(),
         };
         let (filter, remote) = r#in;
         let r#in = InRule {
@@ -139,6 +187,7 @@ mod tests {
             qos: 2,
             local_prefix: String::new(),
             remote_prefix: remote.to_owned(),
+            to: String::new(),
         };
         (out, r#in)
     }
@@ -173,7 +222,55 @@ mod tests {
         prop::collection::vec(level, 1..4).prop_map(|levels| levels.join("/"))
     }
 
+    /// A rule that makes topics of the wildcards of its filter.
+    fn made(filter: &str, to: &str) -> OutRule {
+        let (out, _) = rules((filter, "", ""), ("x", ""));
+        OutRule { to: to.to_owned(), ..out }
+    }
+
+    #[test]
+    fn a_topic_that_is_made_of_wildcards_and_comes_back_is_of_rules_that_overlap() {
+        for (filter, to, into, expected) in [
+            ("a/+", "x/{1}/y", "x/+/y", true),
+            ("a/+", "x/{1}/y", "x/+/z", false),
+            ("a/+", "x/p-{1}", "x/p-1", true),
+            ("a/+", "x/p-{1}", "x/q", false),
+            ("a/#", "x/{1}", "x", true),
+            ("a/#", "x/{1}", "x/b/c", true),
+            ("a/#", "x/{1}", "y/#", false),
+            ("+/+", "{2}/{1}", "b/a", true),
+            ("a/b", "x", "x", true),
+            ("a/+", "$x/{1}", "#", false),
+        ] {
+            let (_, r#in) = rules(("x", "", ""), (into, ""));
+            assert_eq!(overlap(&made(filter, to), &r#in), expected, "{filter} {to} {into}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_topic_that_is_made_of_wildcards_is_among_those_that_a_rule_is_known_to_make(
+            filter in levels(&["a", "b", "+"]),
+            has_end in any::<bool>(),
+            topic in levels(&["a", "b", "", "ab"]),
+            into in levels(&["a", "b", "+", "x", "xa"]),
+            pieces in prop::collection::vec(
+                prop::sample::select(&["x", "/", "a/", "{1}", "{2}", "{3}"][..]), 1..5),
+        ) {
+            let filter = if has_end { format!("{filter}/#") } else { filter };
+            let to = pieces.concat();
+            let template = Template::parse(&to, &filter);
+            prop_assume!(template.is_ok());
+            let rule = made(&filter, &to);
+            let (_, r#in) = rules(("x", "", ""), (&into, ""));
+            if filter_matches(&filter, &topic) {
+                let mut there = String::new();
+                template.expect("checked").write(&filter, &topic, &mut there);
+                if filter_matches(&into, &there) {
+                    prop_assert!(overlap(&rule, &r#in), "{} {}", topic, there);
+                }
+            }
+        }
         #[test]
         fn a_topic_that_goes_and_comes_back_is_of_rules_that_overlap(
             (filter, local, remote) in (

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::overlap::Topics;
-use super::{Bridge, OutRule, Version};
+use super::{Bridge, Version};
 
 /// The kind of far broker.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -148,10 +148,11 @@ impl Bridge {
         }
         let accepts = self.accepts();
         for rule in &self.outgoing {
-            let is_accepted = there(rule).is_some_and(|topics| match &*accepts.beginnings {
-                [] => topics.levels() <= accepts.levels_max,
-                all => all.iter().any(|beginning| topics.meets_below(beginning)),
-            });
+            let is_accepted =
+                Topics::there(rule).is_some_and(|topics| match &*accepts.beginnings {
+                    [] => topics.levels() <= accepts.levels_max,
+                    all => all.iter().any(|beginning| topics.meets_below(beginning)),
+                });
             if !is_accepted {
                 return Err(format!(
                     "out filter = {:?}: the service accepts no topic of it; see docs/bridges.md#profiles",
@@ -206,12 +207,6 @@ impl Bridge {
 /// How the topics begin that a device may publish to.
 fn azure_beginnings(device: &str) -> Vec<String> {
     vec![format!("devices/{device}/messages/events/"), AZURE_HUB.to_owned()]
-}
-
-/// The topics of a rule at the other broker.
-fn there(rule: &OutRule) -> Option<Topics> {
-    let topics = Topics::of(&rule.filter, &rule.local_prefix)?;
-    Some(topics.moved(&rule.local_prefix, &rule.remote_prefix))
 }
 
 /// Seconds since 1970 at which a SAS token ends (`se=`; Microsoft Learn, "Control access to IoT Hub by using shared

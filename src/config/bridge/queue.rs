@@ -22,6 +22,12 @@ pub struct BridgeQueue {
     /// Seconds after which a message leaves the queue unsent; 0: never.
     #[serde(deserialize_with = "between::<_, _, 0, 4_294_967_295>")]
     pub expiry_s: u32,
+    /// Messages that are sent in a second while there are some that have waited for the connection; 0: as many as the
+    /// other broker acknowledges.
+    #[serde(deserialize_with = "between::<_, _, 0, 10_000_000>")]
+    pub backfill_per_second_max: u32,
+    /// Whether publishers wait when the queue is nearly full.
+    pub holds_publishers: bool,
 }
 
 /// Which messages are dropped when the queue of a bridge is full.

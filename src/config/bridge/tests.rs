@@ -24,7 +24,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
     let expected = Bridge {
         name: "a".to_owned(),
         servers: vec!["mqtt://h:1883".parse().expect("a server")],
-        round_robin: false,
+        prefer: Prefer::First,
         profile: Profile::None,
         notification_topic: String::new(),
         version: Version::Auto,
@@ -35,6 +35,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         clean_start: false,
         session_expiry_s: 604_800,
         keep_alive_s: 60,
+        stalled_s: 60,
         bind: String::new(),
         bridge_bit: true,
         echo: Echo::Auto,
@@ -56,6 +57,7 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
             qos_max: 2,
             local_prefix: String::new(),
             remote_prefix: String::new(),
+            to: String::new(),
         }],
         incoming: Vec::new(),
     };
@@ -95,7 +97,7 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
                 session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
                 echo = \"off\"\nstart = \"lazy\"\nlazy_messages = 10\nidle_s = 5\n\
                 packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64\n\
-                round_robin = true\nnotification_topic = \"bridge/state\"";
+                prefer = \"any\"\nstalled_s = 5\nnotification_topic = \"bridge/state\"";
     let tables = "[bridges.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/k\"\nalpn = [\"mqtt\"]\n\
                   server_name = \"n\"\nverify_name = false\nversions = [\"1.3\"]\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
                   [[bridges.out]]\nfilter = \"s/#\"\nqos_max = 0\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n\
@@ -107,7 +109,11 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     assert_eq!((bridge.version, bridge.retained), (Version::V311, Retained::Clear));
     assert_eq!((bridge.packet_bytes_max, bridge.receive_maximum), (9, 8));
     assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");
-    assert!(bridge.round_robin && bridge.notification_topic == "bridge/state");
+    assert!(
+        bridge.prefer == Prefer::Any
+            && bridge.stalled_s == 5
+            && bridge.notification_topic == "bridge/state"
+    );
     assert_eq!((bridge.outgoing[0].qos_max, bridge.incoming[0].qos), (0, 1));
     assert_eq!(bridge.client_identifier("box"), "c");
     assert_eq!((bridge.start, bridge.lazy_messages, bridge.idle_s), (StartMode::Lazy, 10, 5));

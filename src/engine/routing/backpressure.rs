@@ -73,7 +73,9 @@ impl Engine {
         let session = self.connections[id].session().expect("open");
         let outbox_bytes = self.config.outbox_behind_bytes();
         let (mut expired, mut denied) = (0, 0);
-        while self.connections[id].pending_bytes() <= outbox_bytes {
+        let own = self.sessions[session].outbound.as_mut().and_then(|of| of.quota(self.now));
+        let mut left = own.unwrap_or(usize::MAX);
+        while left > 0 && self.connections[id].pending_bytes() <= outbox_bytes {
             let stored = self.durability.stored_up_to();
             let Session { outbound, client_identifier, .. } = &mut self.sessions[session];
             let Some(outbound) = outbound else { break };
@@ -102,6 +104,7 @@ impl Engine {
                 }
                 Next::Publish(delivery, identifier, dup) => {
                     self.work.spend(2);
+                    left -= 1;
                     // A QoS 2 message that is sent once that is durable was logged when it was held.
                     if let Some(identifier) = identifier
                         && !dup
@@ -125,6 +128,9 @@ impl Engine {
             self.work.spend(expired as usize / 4);
             // More messages may have expired: other connections come first.
             self.connections.mark_ready(id);
+        }
+        if let Some(quota) = own {
+            self.note_pumped(id, session, quota - left);
         }
         let state = &self.sessions[session];
         let has_waiting = state.outbound.as_ref().is_some_and(|o| o.has_waiting());

@@ -12,13 +12,14 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::base::clock::Now;
-use crate::base::ids::{ConnectionId, Publisher};
+use crate::base::ids::{ConnectionId, Publisher, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Metrics;
 use crate::engine::Action;
 use crate::engine::connections::Connections;
 use crate::engine::connections::connection::{Congestion, Connection};
 use crate::engine::mesh::Mesh;
+use crate::engine::routing::full_queues::FullQueues;
 use crate::engine::timers::{Timer, Timers};
 use crate::session::table::SessionTable;
 
@@ -39,6 +40,17 @@ pub(in crate::engine) enum Standing {
     Stuck,
     /// The client is behind, and makes progress.
     Behind(ConnectionId),
+    /// The queue of a bridge that holds its publishers is nearly full, whether the bridge is connected or not.
+    Full(SessionId),
+}
+
+/// What a publisher waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::engine) enum Awaited {
+    /// A consumer that is behind.
+    Consumer(ConnectionId),
+    /// Room in the queue of a session.
+    Room(SessionId),
 }
 
 /// The states of all recipients of one message, or of one batch.
@@ -46,21 +58,39 @@ pub(in crate::engine) enum Standing {
 pub(in crate::engine) struct Pressure {
     live: usize,
     behind: usize,
-    last_behind: Option<ConnectionId>,
+    last_behind: Option<Awaited>,
 }
 
 impl Pressure {
     pub(in crate::engine) fn add(&mut self, standing: Standing) {
-        self.live += usize::from(matches!(standing, Standing::Fine | Standing::Behind(_)));
-        if let Standing::Behind(consumer) = standing {
-            self.behind += 1;
-            self.last_behind = Some(consumer);
+        match standing {
+            Standing::Offline | Standing::Stuck => {}
+            Standing::Fine => self.live += 1,
+            Standing::Behind(_) | Standing::Full(_) => self.add_awaited(standing),
         }
     }
 
-    /// The consumer that the publisher has to wait for: a publisher is slowed to the pace of most of its
-    /// consumers, never to that of a few.
-    pub(in crate::engine) fn consumer_awaited(&self) -> Option<ConnectionId> {
+    #[cold]
+    fn add_awaited(&mut self, standing: Standing) {
+        match (standing, self.last_behind) {
+            // Whatever the others are.
+            (Standing::Full(session), _) => {
+                self.last_behind = Some(Awaited::Room(session));
+                self.behind = usize::MAX / 4;
+            }
+            (Standing::Behind(_), Some(Awaited::Room(_))) => self.live += 1,
+            (Standing::Behind(consumer), _) => {
+                self.live += 1;
+                self.behind += 1;
+                self.last_behind = Some(Awaited::Consumer(consumer));
+            }
+            _ => {}
+        }
+    }
+
+    /// What the publisher has to wait for: a publisher is slowed to the pace of most of its consumers, never to that
+    /// of a few, except if that is configured.
+    pub(in crate::engine) fn awaited(&self) -> Option<Awaited> {
         self.last_behind.filter(|_| 2 * self.behind > self.live)
     }
 }
@@ -73,36 +103,47 @@ pub(super) fn slow_publisher(
     pressure: &Pressure,
     connections: &mut Connections,
     mesh: &mut Mesh,
+    full_queues: &mut FullQueues,
 ) {
     if let Some(publisher) = publisher
-        && let Some(consumer) = pressure.consumer_awaited()
+        && let Some(awaited) = pressure.awaited()
     {
-        pause_publisher(publisher, consumer, connections, mesh);
+        pause_publisher(publisher, awaited, connections, mesh, full_queues);
     }
 }
 
-/// Pauses a publisher until a consumer has caught up.
+/// Pauses a publisher until a consumer has caught up, or a queue has room.
 #[cold]
 fn pause_publisher(
     publisher: Publisher,
-    consumer: ConnectionId,
+    awaited: Awaited,
     connections: &mut Connections,
     mesh: &mut Mesh,
+    full_queues: &mut FullQueues,
 ) {
     let is_here = publisher.core == mesh.core();
     let id = publisher.connection;
     if is_here {
         // A client is never paused by its own subscriptions: its acknowledgements have to be read.
-        if id == consumer || connections.get(id).is_none_or(|publisher| publisher.read_holds > 0) {
+        if awaited == Awaited::Consumer(id)
+            || connections.get(id).is_none_or(|publisher| publisher.read_holds > 0)
+        {
             return;
         }
     } else if mesh.has_paused(&publisher) {
         return;
     }
     // The consumer may have disconnected in a fan-out over several turns.
-    let consumer = connections.get_mut(consumer);
-    let Some(congestion) = consumer.and_then(|consumer| consumer.congestion_mut()) else { return };
-    congestion.waiting.push_back(publisher);
+    match awaited {
+        Awaited::Room(session) => full_queues.wait(session, publisher),
+        Awaited::Consumer(consumer) => {
+            let consumer = connections.get_mut(consumer);
+            let Some(congestion) = consumer.and_then(|consumer| consumer.congestion_mut()) else {
+                return;
+            };
+            congestion.waiting.push_back(publisher);
+        }
+    }
     match is_here {
         true => connections.pause_reading(id),
         false => mesh.pause(publisher),

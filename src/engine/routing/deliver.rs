@@ -8,10 +8,11 @@ use std::sync::Arc;
 
 use shards::SubscriptionIndex;
 
-use crate::base::ids::{ConnectionId, SessionId};
+use crate::base::ids::{ConnectionId, Publisher, SessionId};
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
+use crate::config::bridge::PATH_PROPERTY;
 use crate::engine::Engine;
 use crate::engine::cause::Cause;
 use crate::engine::draft::{Draft, Origin, TemplateUse};
@@ -56,6 +57,14 @@ fn hold_delivery(
     durability.hold_until_stored(state, id, record);
 }
 
+/// Whether the publisher of a message waits for a full queue: not if the message has come over a bridge, whose connection
+/// would not be read, and its own queue not sent.
+#[cold]
+fn holds_publisher(content: &Content<'_>) -> bool {
+    let name = PATH_PROPERTY.as_bytes();
+    !content.passed_on.windows(name.len()).any(|bytes| bytes == name)
+}
+
 impl Engine {
     /// Delivers a message to all subscribers, on all cores; returns whether there are any. `stored` is the
     /// retained message that was made of it. The cores that it was forwarded to are noted in the mesh.
@@ -83,7 +92,7 @@ impl Engine {
                 pressure.add(standing);
             }
         }
-        slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
+        self.slow_publisher(origin.publisher, &pressure);
         if !self.mesh.is_alone() {
             self.forward(&recipients, &mut draft, origin, stored);
         }
@@ -96,7 +105,7 @@ impl Engine {
         let recipients =
             self.router.recipients(draft.content.topic, &self.sessions, &mut self.work);
         let pressure = self.deliver_to(&recipients, draft, origin);
-        slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
+        self.slow_publisher(origin.publisher, &pressure);
     }
 
     fn deliver_to(
@@ -162,8 +171,8 @@ impl Engine {
         let qos = draft.content.qos.min(recipient.qos);
         let Some(id) = session.connection else {
             let is_queued = qos != Qos::AtMostOnce || self.config.queues_qos_0(session);
-            if is_queued && !session.is_over() {
-                self.enqueue(recipient, draft, shared);
+            if is_queued && !session.is_over() && self.enqueue(recipient, draft, shared) {
+                return Standing::Full(recipient.session);
             }
             return Standing::Offline;
         };
@@ -189,8 +198,8 @@ impl Engine {
             if policy == QueuePolicy::Disconnect {
                 self.connections.close_later(id, ReasonCode::QuotaExceeded, Cause::QueueFull);
             }
-        } else {
-            self.enqueue(recipient, draft, shared);
+        } else if self.enqueue(recipient, draft, shared) {
+            return Standing::Full(recipient.session);
         }
         let behind_bytes = self.config.outbox_behind_bytes();
         let Self { sessions, connections, timers, now, .. } = self;
@@ -282,18 +291,26 @@ impl Engine {
         }
     }
 
-    /// Queues a message that the client cannot receive yet.
+    /// Leaves the publisher of a message unread, if most of its consumers are behind.
+    #[inline]
+    pub(super) fn slow_publisher(&mut self, publisher: Option<Publisher>, pressure: &Pressure) {
+        let Self { connections, mesh, router, .. } = self;
+        slow_publisher(publisher, pressure, connections, mesh, &mut router.full_queues);
+    }
+
+    /// Queues a message that the client cannot receive yet. Returns whether its publisher waits for room in the queue.
     fn enqueue(
         &mut self,
         recipient: &Recipient,
         draft: &mut Draft<'_>,
         shared: Option<shards::FilterId>,
-    ) {
+    ) -> bool {
         self.router.has_queued = true;
         self.work.spend(ENQUEUE_STEPS);
         if self.memory.is_full() && !self.expire_queued(recipient.session) {
             let topic = Some(draft.content.topic);
-            return self.count_drops_of(recipient.session, DropCause::MemoryFull, 1, topic);
+            self.count_drops_of(recipient.session, DropCause::MemoryFull, 1, topic);
+            return false;
         }
         let mut delivery = recipient.delivery(draft, self.memory.ledger(), shared);
         if self.durability.has_journal()
@@ -315,9 +332,14 @@ impl Engine {
         // Many queues that grow in one turn take megabytes of new memory.
         self.work.spend_bytes(outbound.queue_room_bytes().saturating_sub(held));
         self.note_swept(recipient.session, swept);
+        let mut holds = false;
         match outcome {
             Queued::Kept => {}
+            Queued::KeptHolding => holds = holds_publisher(&draft.content),
             Queued::Dropped(cause) => {
+                let own = self.sessions[recipient.session].own_bounds();
+                holds =
+                    own.is_some_and(|own| own.holds_publishers) && holds_publisher(&draft.content);
                 let policy = self.config.queue_policy(&self.sessions[recipient.session]);
                 // Otherwise an older message was dropped, on any topic.
                 let is_of_topic = cause == DropCause::Superseded
@@ -332,6 +354,7 @@ impl Engine {
             }
         }
         self.durability.append_done(&mut self.sessions, recipient.session);
+        holds
     }
 
     /// Removes expired messages from the queue of a session; returns whether memory is free then.

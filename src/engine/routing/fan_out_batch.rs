@@ -17,7 +17,7 @@ use crate::engine::Engine;
 use crate::engine::cause::Cause;
 use crate::engine::draft::Draft;
 use crate::engine::routing::congestion::Pressure;
-use crate::engine::routing::congestion::{slow_publisher, standing};
+use crate::engine::routing::congestion::standing;
 use crate::engine::routing::deliver::COPIES;
 use crate::engine::routing::recipients::{Recipient, Recipients};
 use crate::message::{Content, Copy};
@@ -202,7 +202,7 @@ impl Engine {
             self.deliver_batch_to(&batch, &recipients.each[..recipients.plain], &mut pressure);
         }
         for &publisher in &batch.publishers {
-            slow_publisher(Some(publisher), &pressure, &mut self.connections, &mut self.mesh);
+            self.slow_publisher(Some(publisher), &pressure);
         }
         self.router.batch.take_back(batch);
     }

@@ -2,7 +2,6 @@
 
 use crate::engine::Engine;
 use crate::engine::draft::Draft;
-use crate::engine::routing::congestion::slow_publisher;
 use crate::engine::routing::fan_outs::{FanOut, FanOutContent};
 
 impl Engine {
@@ -74,7 +73,7 @@ impl Engine {
                 }
                 self.pause_for_store(publisher.connection, of.mark);
             }
-            slow_publisher(Some(publisher), &of.pressure, &mut self.connections, &mut self.mesh);
+            self.slow_publisher(Some(publisher), &of.pressure);
         }
         if let FanOutContent::Batch(batch) = of.content {
             self.router.batch.take_back(*batch);

@@ -13,6 +13,7 @@ mod fan_out;
 mod fan_out_batch;
 mod fan_out_turns;
 pub(in crate::engine) mod fan_outs;
+pub(in crate::engine) mod full_queues;
 mod groups;
 pub(in crate::engine) mod recipients;
 pub(in crate::engine) mod shared_subscriptions;
@@ -31,6 +32,7 @@ use crate::engine::mesh::lanes::Awaited;
 use crate::engine::routing::encode::Template;
 use crate::engine::routing::fan_out_batch::FanOutBatch;
 use crate::engine::routing::fan_outs::FanOuts;
+use crate::engine::routing::full_queues::FullQueues;
 use crate::engine::routing::groups::ChangedGroups;
 use crate::engine::routing::recipients::{INDEX_STEPS_PER_STEP, Recipient, Recipients, TopicCache};
 use crate::engine::work::Work;
@@ -59,6 +61,8 @@ pub(in crate::engine) struct Router {
     has_queued: bool,
     /// The current message is delivered in a fan-out that continues in later turns.
     is_divided: bool,
+    /// Publishers that wait for room in queues.
+    pub(in crate::engine) full_queues: FullQueues,
 }
 
 impl Router {
@@ -82,6 +86,7 @@ impl Router {
             changed_groups: ChangedGroups::default(),
             has_queued: false,
             is_divided: false,
+            full_queues: FullQueues::default(),
             place: place.clone(),
         }
     }

@@ -13,7 +13,6 @@ use crate::engine::draft::{Draft, Origin};
 use crate::engine::durability::in_transit::{Begun, EndOnArrival};
 use crate::engine::mesh::batch::Destination;
 use crate::engine::routing::Router;
-use crate::engine::routing::congestion::slow_publisher;
 use crate::engine::routing::congestion::{Pressure, Standing};
 use crate::engine::routing::groups::Rank;
 use crate::engine::routing::recipients::{Recipient, SharedSubscription};
@@ -144,7 +143,7 @@ impl Engine {
         };
         let mut pressure = Pressure::default();
         pressure.add(self.deliver(&member, draft, here));
-        slow_publisher(origin.publisher, &pressure, &mut self.connections, &mut self.mesh);
+        self.slow_publisher(origin.publisher, &pressure);
     }
 
     /// Redistributes undelivered messages of a session to other members of the shared subscriptions `groups`:

@@ -18,6 +18,7 @@ fn terms(filters: &[&str]) -> Arc<Terms> {
         qos: 1,
         local_prefix: String::new(),
         remote_prefix: String::new(),
+        to: String::new(),
     };
     Arc::new(Terms {
         session: "$bridge/far".into(),

@@ -5,16 +5,21 @@
 
 use std::collections::VecDeque;
 
+use super::backfill::Backfill;
 use super::expired::Sweep;
 use super::queue::{LATEST_BYTES, Queue, QueueLimits, Queued};
 use super::{Delivery, Gone, Outbound};
-use crate::base::clock::Now;
+use crate::base::clock::{Deadline, Now};
 use crate::base::limits;
 use crate::config::QueuePolicy;
 use crate::config::bridge::BridgeQueue;
 
 /// Parts of the time in which messages expire: they leave as much later at most.
 const STEPS: u64 = 64;
+
+/// Quarters of the bounds from which publishers wait, and below which they go on.
+const HOLD_FROM: u64 = 3;
+const HOLD_UNTIL: u64 = 2;
 
 /// The bounds of one queue, and when its messages came.
 #[derive(Debug)]
@@ -27,6 +32,8 @@ pub(super) struct OwnBounds {
     last: Option<Now>,
     /// Messages before this number have expired.
     expired_before: u64,
+    /// How fast what has waited for a connection is sent.
+    backfill: Backfill,
 }
 
 impl OwnBounds {
@@ -100,7 +107,8 @@ impl Queue {
         let sweep = self.sweep.get_or_insert_with(|| Box::new(Sweep::new(ledger)));
         let new = || {
             let marks = VecDeque::new();
-            Box::new(OwnBounds { bounds, marks, last: None, expired_before: 0 })
+            let backfill = Backfill::default();
+            Box::new(OwnBounds { bounds, marks, last: None, expired_before: 0, backfill })
         };
         let policy_before = sweep.own.as_ref().and_then(|own| own.bounds.policy());
         sweep.own.get_or_insert_with(new).bounds = bounds;
@@ -131,7 +139,19 @@ impl Queue {
             own.last = Some(now);
             own.limits(all)
         });
-        self.push_within::<false>(delivery, &limits, online, now, gone)
+        let outcome = self.push_within::<false>(delivery, &limits, online, now, gone);
+        match outcome {
+            Queued::Kept if self.fills(&limits, HOLD_FROM) => Queued::KeptHolding,
+            other => other,
+        }
+    }
+
+    /// Whether publishers wait for room in the queue, and it has so many quarters of its bounds or more.
+    fn fills(&self, limits: &QueueLimits, quarters: u64) -> bool {
+        let own = self.sweep.as_ref().and_then(|sweep| sweep.own.as_ref());
+        own.is_some_and(|own| own.bounds.holds_publishers)
+            && (4 * self.messages() as u64 >= quarters * limits.messages_max as u64
+                || self.count.bytes() / quarters >= limits.bytes_max / 4)
     }
 
     /// A message has come, within the bounds of all sessions, into a queue that has its own.
@@ -186,6 +206,49 @@ impl Outbound {
     pub fn set_own_bounds(&mut self, bounds: BridgeQueue) {
         self.queue.set_own_bounds(bounds);
         self.settle_anew();
+    }
+
+    /// The numbers of the first message that waits and of the next one that will come: they count up.
+    pub fn queue_numbers(&self) -> (u64, u64) {
+        (self.queue.left, self.queue.left + self.queue.messages.len() as u64)
+    }
+
+    fn own(&mut self) -> Option<&mut OwnBounds> {
+        Some(self.queue.sweep.as_mut()?.own.as_mut()?)
+    }
+
+    /// The client has connected: what waits now is sent within the bound of the queue, if it has one.
+    pub fn begin_backfill(&mut self) {
+        if let Some(own) = self.own() {
+            own.backfill.begin();
+        }
+    }
+
+    /// How many messages a queue with bounds of its own may send now; none for other queues.
+    #[inline]
+    pub fn quota(&mut self, now: Now) -> Option<usize> {
+        let own = self.own()?;
+        Some(own.backfill.quota(own.bounds.backfill_per_second_max, now).unwrap_or(usize::MAX))
+    }
+
+    /// A queue with bounds of its own has sent so many. Returns when to send more, if a timer has to be armed for that.
+    pub fn note_backfilled(&mut self, messages: usize) -> Option<Deadline> {
+        let has_waiting = self.has_waiting();
+        let own = self.own()?;
+        own.backfill.note_sent(messages, has_waiting, own.bounds.backfill_per_second_max)
+    }
+
+    /// That timer has fired.
+    pub fn note_backfill_timer(&mut self) {
+        if let Some(own) = self.own() {
+            own.backfill.note_fired();
+        }
+    }
+
+    /// Whether publishers that wait for room in the queue go on waiting. `all` are the bounds of all sessions.
+    pub fn holds_publishers(&self, all: &QueueLimits) -> bool {
+        let own = self.queue.sweep.as_ref().and_then(|sweep| sweep.own.as_ref());
+        own.is_some_and(|own| self.queue.fills(&own.limits(all), HOLD_UNTIL))
     }
 
     /// Drops messages that are older than the queue's own bounds allow, a limited number at a time;
@@ -250,6 +313,33 @@ mod tests {
             outcome = outbound.push(delivery, all, false, Now(second * 1_000_000));
         }
         outcome
+    }
+
+    #[test]
+    fn publishers_wait_from_three_quarters_of_the_bounds_until_half_of_them() {
+        let four = |holds_publishers| BridgeQueue {
+            messages_max: 4,
+            holds_publishers,
+            ..BridgeQueue::default()
+        };
+        let (mut outbound, _ledger) = own(four(true));
+        assert_eq!(push(&mut outbound, &ALL, 0..2, 0), Queued::Kept);
+        assert_eq!(push(&mut outbound, &ALL, 2..3, 0), Queued::KeptHolding);
+        assert_eq!(push(&mut outbound, &ALL, 3..4, 0), Queued::KeptHolding);
+        assert!(outbound.holds_publishers(&ALL));
+        for left in [true, true, false] {
+            outbound.queue.pop();
+            assert_eq!(outbound.holds_publishers(&ALL), left, "{}", outbound.queued());
+        }
+        let (mut outbound, _ledger) = own(four(false));
+        assert_eq!(push(&mut outbound, &ALL, 0..4, 0), Queued::Kept);
+        assert!(!outbound.holds_publishers(&ALL));
+        let bytes = BridgeQueue { bytes_max: 700, holds_publishers: true, ..four(true) };
+        let (mut outbound, _ledger) = own(BridgeQueue { messages_max: 100, ..bytes });
+        assert_eq!(push(&mut outbound, &ALL, 0..1, 0), Queued::Kept);
+        let outcomes = (1..100).map(|number| push(&mut outbound, &ALL, number..number + 1, 0));
+        let first = outcomes.into_iter().find(|outcome| *outcome != Queued::Kept);
+        assert_eq!(first, Some(Queued::KeptHolding), "bytes, too");
     }
 
     /// The numbers of all messages that wait, as they would be sent.

@@ -35,6 +35,8 @@ pub struct QueueLimits {
 pub enum Queued {
     /// The message waits.
     Kept,
+    /// The message waits in a queue that is nearly full, and its publisher with it.
+    KeptHolding,
     /// Some message was dropped for this cause; the new one may wait nevertheless.
     Dropped(DropCause),
     /// The policy wants the client disconnected, and the new message was dropped for this cause.

@@ -64,7 +64,7 @@ impl FarEnd {
         between.clear();
         // Counted for listeners only.
         (received.handshake, received.certificate_valid_for) = (None, None);
-        let outcome = outcome.inspect_err(|fault| self.link.end(fault.what.clone()));
+        let outcome = outcome.inspect_err(|fault| self.link.fail_tls(fault.what.clone()));
         outcome.and(heard)?;
         Ok(received)
     }

@@ -6,7 +6,7 @@ mod subscribing;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::acknowledgements::Acknowledgements;
 use super::echoes::{ECHOES_BYTES, Echoes, Message};
@@ -219,6 +219,12 @@ impl Link {
         self.report.end(why);
     }
 
+    /// TLS with the far broker has failed.
+    pub fn fail_tls(&mut self, why: String) {
+        self.report.tell(Event::TlsFailed);
+        self.report.end(why);
+    }
+
     /// What holds for the bridge.
     pub fn terms(&self) -> &Arc<Terms> {
         &self.terms
@@ -307,7 +313,7 @@ impl Link {
                 Ok(())
             }
             (Phase::Open, PacketType::Pingresp) => {
-                self.supervision.note_pingresp();
+                self.note_round_trip(|supervision| supervision.note_pingresp());
                 Ok(())
             }
             (Phase::Open, PacketType::Disconnect) if version == Version::V5 => {
@@ -492,6 +498,8 @@ impl Link {
         if packet_type != PacketType::Pubrel {
             let is_last = packet_type != PacketType::Pubrec || ack.reason.is_error();
             self.supervision.note_acknowledged(is_last);
+            let identifier = ack.packet_identifier.get();
+            self.note_round_trip(|supervision| supervision.note_answered(identifier));
         }
         if matches!(packet_type, PacketType::Puback | PacketType::Pubrec) && ack.reason.is_error() {
             self.note_refusal(ack.packet_identifier.get(), ack.reason)?;
@@ -509,6 +517,13 @@ impl Link {
         };
         encode.encode(Version::V5, plain);
         Ok(())
+    }
+
+    /// The far broker has answered something, which may tell the round trip.
+    fn note_round_trip(&mut self, answered: impl FnOnce(&mut Supervision) -> Option<Duration>) {
+        if let Some(took) = answered(&mut self.supervision) {
+            self.report.counters.note_round_trip(took);
+        }
     }
 
     /// The far broker has refused a message. Fails if the message stays and is sent again on the next connection, as
@@ -555,6 +570,18 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// A quarter of the time has passed in which the far broker has to acknowledge something. Fails if it has not for
+    /// the whole of it, although messages wait for that.
+    pub fn check_acknowledgements(&mut self) -> Result<(), Fault> {
+        match self.supervision.look() {
+            Outcome::Dead(why) if self.is_open() => {
+                self.report.end(why);
+                Err(fault(why))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Memory of what was sent, approximately.

@@ -2,10 +2,12 @@
 //!
 //! A rule has a filter of topics on the side that a message comes from, the beginning that is taken off the topic, and
 //! the one that is put before it. The first rule in the order of the configuration whose filter matches, and whose
-//! beginning the topic has, decides; a message that falls under none does not pass.
+//! beginning the topic has, decides; a message that falls under none does not pass. In the place of the beginnings, a rule
+//! may have a topic that is made of what the wildcards of its filter stand for.
 
 use shards::{TOPIC_BYTES_MAX, filter_matches, has_wildcard};
 
+use crate::config::bridge::template::Template;
 use crate::config::bridge::{InRule, OutRule, is_of_broker};
 use crate::wire::Qos;
 
@@ -20,7 +22,7 @@ impl OutMap {
             "",
             rules.iter().map(|rule| {
                 let prefixes = (rule.local_prefix.as_str(), rule.remote_prefix.as_str());
-                Rule::new(&rule.filter, rule.qos_max, prefixes)
+                Rule::new(&rule.filter, rule.qos_max, prefixes, &rule.to)
             }),
         ))
     }
@@ -45,7 +47,11 @@ impl OutMap {
 
     /// Bytes by which a topic grows at most.
     pub fn growth_max(&self) -> usize {
-        let grows = |rule: &Rule| rule.put_before.len().saturating_sub(rule.taken_off.len());
+        let grows = |rule: &Rule| match &rule.made {
+            // Each wildcard stands once.
+            Some(template) => template.text_bytes(),
+            None => rule.put_before.len().saturating_sub(rule.taken_off.len()),
+        };
         self.0.rules.iter().map(grows).max().unwrap_or(0)
     }
 
@@ -72,7 +78,7 @@ impl InMap {
             &beginning,
             rules.iter().map(|rule| {
                 let prefixes = (rule.remote_prefix.as_str(), rule.local_prefix.as_str());
-                Rule::new(&rule.filter, rule.qos, prefixes)
+                Rule::new(&rule.filter, rule.qos, prefixes, &rule.to)
             }),
         ))
     }
@@ -132,13 +138,14 @@ impl Map {
         let mut rules = self.rules.iter().enumerate();
         let (number, rule, rest) =
             rules.find_map(|(number, rule)| Some((number, rule, rule.rest(topic)?)))?;
-        let bytes = rule.put_before.len() + rest.len();
-        if !(1..=TOPIC_BYTES_MAX).contains(&bytes) {
-            return None;
+        match &rule.made {
+            Some(template) => template.write(&rule.filter, topic, into),
+            None => {
+                into.push_str(&rule.put_before);
+                into.push_str(rest);
+            }
         }
-        into.push_str(&rule.put_before);
-        into.push_str(rest);
-        if is_of_broker(into) {
+        if !(1..=TOPIC_BYTES_MAX).contains(&into.len()) || is_of_broker(into) {
             into.clear();
             return None;
         }
@@ -156,6 +163,8 @@ struct Rule {
     kind: Kind,
     taken_off: Box<str>,
     put_before: Box<str>,
+    /// The topic on the other side, if it is made of what the wildcards of the filter stand for.
+    made: Option<Template>,
     qos: Qos,
 }
 
@@ -171,7 +180,7 @@ enum Kind {
 }
 
 impl Rule {
-    fn new(filter: &str, qos: u8, (taken_off, put_before): (&str, &str)) -> Self {
+    fn new(filter: &str, qos: u8, (taken_off, put_before): (&str, &str), to: &str) -> Self {
         let kind = match filter.strip_suffix("/#") {
             Some(above) if !has_wildcard(above) => Kind::Below,
             None if !has_wildcard(filter) => Kind::Exact,
@@ -182,6 +191,8 @@ impl Rule {
             kind,
             taken_off: taken_off.into(),
             put_before: put_before.into(),
+            // The configuration has been checked.
+            made: if to.is_empty() { None } else { Template::parse(to, filter).ok() },
             // The configuration has no other QoS.
             qos: Qos::try_from(qos).unwrap_or(Qos::ExactlyOnce),
         }
@@ -221,6 +232,7 @@ mod tests {
             qos_max: 2,
             local_prefix: local.to_owned(),
             remote_prefix: remote.to_owned(),
+            to: String::new(),
         };
         OutMap::new(&rules.iter().map(rule).collect::<Vec<_>>())
     }
@@ -232,6 +244,7 @@ mod tests {
             qos: 1,
             local_prefix: local.to_owned(),
             remote_prefix: remote.to_owned(),
+            to: String::new(),
         };
         InMap::new(&rules.iter().map(rule).collect::<Vec<_>>())
     }
@@ -270,6 +283,34 @@ mod tests {
         assert_eq!(comes(&map, "plant7/a"), None);
         let map = into(&[("cmd/#", "cloud/", "")]);
         assert_eq!(comes(&map, "cmd/a"), Some((0, "cloud/cmd/a".to_owned())));
+    }
+
+    #[test]
+    fn topics_are_made_of_what_the_wildcards_of_a_filter_stand_for_in_both_directions() {
+        let rule = |filter: &str, to: &str| OutRule {
+            filter: filter.to_owned(),
+            qos_max: 2,
+            local_prefix: String::new(),
+            remote_prefix: String::new(),
+            to: to.to_owned(),
+        };
+        let map = OutMap::new(&[rule("site/+/t/#", "t/{2}/of/{1}"), rule("#", "rest")]);
+        assert_eq!(goes(&map, "site/hall/t/a/b"), Some((0, "t/a/b/of/hall".to_owned())));
+        assert_eq!(goes(&map, "other"), Some((1, "rest".to_owned())));
+        assert_eq!(map.growth_max(), "t//of/".len());
+        let map = InMap::new(&[InRule {
+            filter: "+/cmd/+".to_owned(),
+            qos: 1,
+            local_prefix: String::new(),
+            remote_prefix: String::new(),
+            to: "{2}/{1}".to_owned(),
+        }]);
+        assert_eq!(comes(&map, "plant/cmd/lamp"), Some((0, "lamp/plant".to_owned())));
+        assert_eq!(comes(&map, "plant/cmd"), None);
+        assert_eq!(comes(&map, "plant/cmd/$SYS"), None, "of the broker itself");
+        let long = "x".repeat(TOPIC_BYTES_MAX - "site/".len());
+        let map = OutMap::new(&[rule("site/#", "a longer one/{1}")]);
+        assert_eq!(goes(&map, &format!("site/{long}")), None, "too long");
     }
 
     #[test]
@@ -348,6 +389,7 @@ mod tests {
             qos_max,
             local_prefix: String::new(),
             remote_prefix: String::new(),
+            to: String::new(),
         };
         let map = OutMap::new(&[rule("a", 0), rule("b", 2), rule("a", 1)]);
         let filters: Vec<_> = map.local_filters().collect();

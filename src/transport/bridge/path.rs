@@ -6,10 +6,11 @@
 //! of the two directions is bridged, or where a message comes back by an ordinary client's connection, as which each far
 //! broker sees a bridge.
 
+use crate::config::bridge::PATH_PROPERTY;
 use crate::wire::UserProperties;
 
 /// Name of the User Property.
-const NAME: &str = "ringmq-path";
+const NAME: &str = PATH_PROPERTY;
 /// Name of the User Property with the name of the bridge over which a message has come in, if the bridge has several
 /// sessions here: what one of them has published is not for another. It never leaves this broker over a bridge.
 const GROUP: &str = "ringmq-bridge";

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use flume::Sender;
 
@@ -42,6 +43,8 @@ pub enum Event {
         /// The Topic Filters that it refuses, with the Reason Codes.
         refused: Vec<(String, u8)>,
     },
+    /// TLS has failed; the connection ends.
+    TlsFailed,
     /// The far broker grants subscriptions only without No Local.
     NoLocalRefused,
     /// The far broker has ended the connection instead of answering SUBSCRIBE with No Local.
@@ -94,6 +97,9 @@ pub struct Counters {
     pub connects: AtomicU64,
     /// Connections after which the far broker had no session any more.
     pub sessions_lost: AtomicU64,
+    /// The last round trip to the far broker, in microseconds: from a message or PINGREQ to its answer; 0 before the
+    /// first one.
+    pub round_trip_us: AtomicU64,
 }
 
 /// Why a far broker refuses a message: the Reason Codes of PUBACK and PUBREC that are errors.
@@ -164,6 +170,13 @@ impl Counters {
     /// Counts one.
     pub fn note(counter: &AtomicU64) {
         Self::add(counter, 1);
+    }
+
+    /// Notes how long the far broker has taken to answer.
+    pub fn note_round_trip(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        // As above.
+        self.round_trip_us.store(us, Ordering::Relaxed);
     }
 
     /// Counts several.

@@ -29,12 +29,14 @@ fn terms() -> Terms {
         qos_max: 2,
         local_prefix: "site/".to_owned(),
         remote_prefix: "plant7/".to_owned(),
+        to: String::new(),
     };
     let r#in = InRule {
         filter: "cmd/#".to_owned(),
         qos: 1,
         local_prefix: "do/".to_owned(),
         remote_prefix: "cmd/".to_owned(),
+        to: String::new(),
     };
     Terms {
         session: format!("{SESSION_PREFIX}far").into(),
@@ -439,12 +441,14 @@ fn other_filters_are_asked_for_on_both_sides_and_messages_take_the_other_rules_a
         qos_max: 2,
         local_prefix: String::new(),
         remote_prefix: "x/".to_owned(),
+        to: String::new(),
     };
     let other = InRule {
         filter: "b".to_owned(),
         qos: 1,
         local_prefix: String::new(),
         remote_prefix: String::new(),
+        to: String::new(),
     };
     let other = Terms { out: OutMap::new(&[rule("new")]), r#in: InMap::new(&[other]), ..terms() };
     between.link.change(Arc::new(other));

@@ -10,8 +10,11 @@ use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
 };
 
+use x509_parser::certificate::X509Certificate;
+use x509_parser::prelude::FromDer;
+
 use super::certificates::files_of;
-use super::{FRAGMENT_BYTES_MAX, Phase, Tls};
+use super::{FRAGMENT_BYTES_MAX, Phase, Tls, server_judge};
 use crate::base::pem::{self, Kind};
 use crate::config::bridge::{Authorities, BridgeTls};
 use crate::config::listener::TlsVersion;
@@ -33,7 +36,11 @@ pub type ClientTls = Tls<UnbufferedClientConnection>;
 
 /// Configuration of TLS to a far broker.
 #[derive(Clone, Debug)]
-pub struct ClientTlsConfig(Arc<ClientConfig>);
+pub struct ClientTlsConfig {
+    config: Arc<ClientConfig>,
+    /// When the own certificate expires, in seconds since 1970.
+    expires_s: Option<u64>,
+}
 
 impl ClientTlsConfig {
     /// Reads the files that the configuration names. An error says which key is wrong, and why.
@@ -50,11 +57,13 @@ impl ClientTlsConfig {
                 builder.dangerous().with_custom_certificate_verifier(Arc::new(AnyName::new(roots)?))
             }
         };
+        let mut expires_s = None;
         let mut config = match settings.certificate.as_os_str().is_empty() {
             true => builder.with_no_client_auth(),
             false => {
                 let chain: Vec<CertificateDer<'static>> =
                     read("certificate", &settings.certificate, Kind::Certificates)?;
+                expires_s = chain.first().and_then(expires_of);
                 let keys: Vec<PrivateKeyDer<'static>> = read("key", &settings.key, Kind::Key)?;
                 let key = keys.into_iter().next();
                 let key = key.ok_or_else(|| wrong("key", &settings.key, "it has no key"))?;
@@ -65,14 +74,20 @@ impl ClientTlsConfig {
         };
         config.alpn_protocols =
             settings.alpn.iter().map(|name| name.clone().into_bytes()).collect();
-        Ok(Self(Arc::new(config)))
+        Ok(Self { config: Arc::new(config), expires_s })
+    }
+
+    /// When the own certificate has expired, if it has, in words.
+    pub fn expired(&self) -> Option<String> {
+        let expires_s = self.expires_s.filter(|&expires_s| expires_s < server_judge::now_s());
+        expires_s.map(|of| format!("tls.certificate has expired ({})", server_judge::date_of(of)))
     }
 
     /// Starts TLS to a server of this name or address. Its first bytes are appended to `said`.
     pub fn begin(&self, server: &str, said: &mut Vec<u8>) -> Result<ClientTls, String> {
         let name = ServerName::try_from(server.to_owned())
             .map_err(|_| format!("tls.server_name: {server:?} is no host name and no address"))?;
-        let connection = UnbufferedClientConnection::new(Arc::clone(&self.0), name)
+        let connection = UnbufferedClientConnection::new(Arc::clone(&self.config), name)
             .map_err(|error| error.to_string())?;
         let mut tls = Tls {
             connection,
@@ -90,6 +105,12 @@ impl ClientTlsConfig {
             .map_err(|fault| fault.what)?;
         Ok(tls)
     }
+}
+
+/// When a certificate expires, in seconds since 1970.
+fn expires_of(certificate: &CertificateDer<'static>) -> Option<u64> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    u64::try_from(parsed.validity().not_after.timestamp()).ok()
 }
 
 fn versions(settings: &BridgeTls) -> Vec<&'static rustls::SupportedProtocolVersion> {

@@ -12,6 +12,8 @@ mod judge;
 mod keys;
 mod records;
 mod server_config;
+#[cfg(feature = "bridge")]
+mod server_judge;
 #[cfg(test)]
 mod tests;
 
@@ -240,12 +242,7 @@ impl<C: Records> Tls<C> {
                 Err(error) => {
                     self.phase = Phase::Over;
                     self.collect_alert(&mut buffer[used + discard..], said);
-                    return Err(match judge::is_about_certificate(&error) {
-                        true => {
-                            Fault { layer: Layer::ClientCertificate, what: judge::explain(&error) }
-                        }
-                        false => fault(error.to_string()),
-                    });
+                    return Err(C::fault(&error));
                 }
                 Ok(ConnectionState::ReadTraffic(mut traffic)) => {
                     while let Some(record) = traffic.next_record() {

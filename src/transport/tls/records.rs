@@ -6,7 +6,12 @@ use std::ops::Deref;
 use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::UnbufferedStatus;
-use rustls::{CommonState, SideData};
+use rustls::{CommonState, Error, SideData};
+
+use super::judge;
+#[cfg(feature = "bridge")]
+use super::server_judge;
+use crate::transport::{Fault, Layer};
 
 /// One end of TLS, without buffers.
 pub trait Records: Send + 'static {
@@ -21,6 +26,9 @@ pub trait Records: Send + 'static {
 
     /// What both ends know.
     fn common(&self) -> &CommonState;
+
+    /// The fault that an error of this end is.
+    fn fault(error: &Error) -> Fault;
 }
 
 impl Records for UnbufferedServerConnection {
@@ -35,6 +43,13 @@ impl Records for UnbufferedServerConnection {
 
     fn common(&self) -> &CommonState {
         self.deref()
+    }
+
+    fn fault(error: &Error) -> Fault {
+        match judge::is_about_certificate(error) {
+            true => Fault { layer: Layer::ClientCertificate, what: judge::explain(error) },
+            false => super::fault(error.to_string()),
+        }
     }
 }
 
@@ -51,5 +66,9 @@ impl Records for UnbufferedClientConnection {
 
     fn common(&self) -> &CommonState {
         self.deref()
+    }
+
+    fn fault(error: &Error) -> Fault {
+        super::fault(server_judge::explain(error))
     }
 }

@@ -109,7 +109,10 @@ pub(super) fn take(
                 return Ok(Effect::Noted(note.to_owned()));
             }
         }
-        "round_robin" => draft.set("round_robin", line.boolean()?, by),
+        "round_robin" => {
+            let prefer = if line.boolean()? { "any" } else { "first" };
+            draft.set("prefer", prefer, by);
+        }
         "notification_topic" => {
             let topic = line.text()?;
             draft.options.insert(option.to_owned(), place);

@@ -60,6 +60,7 @@ pub(super) fn take(line: &Line, place: usize) -> Result<Topic, String> {
             qos_max: qos,
             local_prefix: local.to_owned(),
             remote_prefix: remote.to_owned(),
+            to: String::new(),
         };
         rule.check()?;
         rules.push(written("out", ("qos_max", qos), &rule.filter, [local, remote], place));
@@ -70,6 +71,7 @@ pub(super) fn take(line: &Line, place: usize) -> Result<Topic, String> {
             qos,
             local_prefix: local.to_owned(),
             remote_prefix: remote.to_owned(),
+            to: String::new(),
         };
         rule.check()?;
         rules.push(written("in", ("qos", qos), &rule.filter, [local, remote], place));

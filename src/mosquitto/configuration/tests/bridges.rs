@@ -25,7 +25,7 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
         "out = { filter = \"x/b/#\", qos_max = 2, local_prefix = \"x/\", remote_prefix = \"y/\" }, \
          in = { filter = \"y/b/#\", qos = 2, local_prefix = \"x/\", remote_prefix = \"y/\" }",
     ),
-    (BRIDGE, "round_robin true", Class::Same, "round_robin = true"),
+    (BRIDGE, "round_robin true", Class::Translated, "prefer = \"any\""),
     (BRIDGE, "start_type automatic", Class::Translated, ""),
     (BRIDGE, "start_type lazy", Class::Translated, "start = \"lazy\""),
     (BRIDGE, "start_type once", Class::Translated, "start = \"once\""),
@@ -106,12 +106,13 @@ fn out(filter: &str, qos_max: u8, local: &str, remote: &str) -> OutRule {
         qos_max,
         local_prefix: local.to_owned(),
         remote_prefix: remote.to_owned(),
+        to: String::new(),
     }
 }
 
 fn incoming(filter: &str, qos: u8, local: &str, remote: &str) -> InRule {
     let OutRule { filter, local_prefix, remote_prefix, .. } = out(filter, 0, local, remote);
-    InRule { filter, qos, local_prefix, remote_prefix }
+    InRule { filter, qos, local_prefix, remote_prefix, to: String::new() }
 }
 
 #[test]

@@ -131,8 +131,8 @@ impl Link {
 
     /// A message was sent on `topic` with `qos`.
     fn note_sent(&mut self, publish: &Publish<'_>, topic: &str, qos: Qos) {
-        if qos != Qos::AtMostOnce {
-            self.supervision.note_awaited();
+        if let Some(identifier) = publish.packet_identifier.filter(|_| qos != Qos::AtMostOnce) {
+            self.supervision.note_awaited(identifier.get());
         }
         // Before 5.0, a far broker cannot refuse a message.
         if let Some(identifier) = publish.packet_identifier

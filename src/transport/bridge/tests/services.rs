@@ -30,8 +30,15 @@ fn all_terms() -> Terms {
         qos_max: 2,
         local_prefix: none.clone(),
         remote_prefix: none.clone(),
+        to: String::new(),
     };
-    let r#in = InRule { filter, qos: 2, local_prefix: none.clone(), remote_prefix: none };
+    let r#in = InRule {
+        filter,
+        qos: 2,
+        local_prefix: none.clone(),
+        remote_prefix: none.clone(),
+        to: none,
+    };
     Terms { out: OutMap::new(&[out]), r#in: InMap::new(&[r#in]), ..terms() }
 }
 
