@@ -111,6 +111,13 @@ impl Judge {
         }
     }
 
+    /// Whether the broker has acknowledged a message, so that its subscribers have to receive it.
+    #[cfg(feature = "bridge")]
+    pub fn is_accepted(&self, message: usize) -> bool {
+        let of = &self.messages[message];
+        of.is_accepted && !of.is_doubtful
+    }
+
     fn tick(&mut self) -> u64 {
         self.clock += 1;
         self.clock

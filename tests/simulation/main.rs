@@ -12,6 +12,11 @@
 //! steps are printed (disabled by `RINGMQ_SIM_SHRINK=no`). `tests/simulation/plant` verifies that
 //! planted faults are found.
 
+#[cfg(feature = "bridge")]
+mod bridge;
+#[cfg(not(feature = "bridge"))]
+#[path = "bridge_absent.rs"]
+mod bridge;
 mod client;
 mod judge;
 #[cfg(feature = "admin")]

@@ -5,6 +5,9 @@ use crate::random::Random;
 
 pub const CLIENTS: usize = 6;
 
+/// The stream of random numbers for the steps of the bridge.
+const BRIDGE_STREAM: u64 = u64::MAX - 1;
+
 /// Filters of ordinary subscriptions; those of retained topics are last.
 const FILTERS: [&str; 9] = ["n/a", "n/b", "n/a/b", "n/+", "n/#", "n/+/b", "r/#", "r/0", "r/+"];
 const SHARED: [&str; 3] = ["$share/g/s/#", "$share/g/s/x", "$share/h/s/+"];
@@ -93,8 +96,24 @@ pub enum Step {
     },
     /// The store requests a checkpoint.
     Checkpoint,
+    /// Something happens at the far broker of the bridge, or on the way there.
+    Bridge(BridgeStep),
     /// Everything thaws, settles and is judged.
     Settle,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub enum BridgeStep {
+    /// The network cuts the connection; data in transit is lost.
+    Cut,
+    /// The far broker drops what comes, without an answer, until everything settles.
+    Swallow,
+    /// The far broker delays its answers until everything settles.
+    Delay,
+    /// The far broker ends the connection, and forgets the session.
+    Forget,
+    /// The far broker has messages for the bridge.
+    Publish { qos: u8, times: usize },
 }
 
 pub struct Plan {
@@ -113,6 +132,8 @@ pub struct Plan {
     pub checkpoint_bytes: Option<usize>,
     /// The steps with their numbers, which stay the same when others are omitted.
     pub steps: Vec<(u64, Step)>,
+    /// The broker has a bridge.
+    pub has_bridge: bool,
 }
 
 impl Plan {
@@ -124,6 +145,9 @@ impl Plan {
         let versions = [(); CLIENTS].map(|()| random.percent(60));
         let identifiers = random.pick(&[12, 30_000]);
         let is_durable = random.percent(50);
+        // Of its own, so that the other steps of a seed are those without it.
+        let mut of_bridge = Random::stream(seed, BRIDGE_STREAM);
+        let has_bridge = of_bridge.percent(40);
         let mut steps: Vec<Step> = Vec::new();
         for client in 0..CLIENTS {
             steps.push(connect(&mut random, client));
@@ -144,6 +168,9 @@ impl Plan {
             if random.percent(10) {
                 steps.push(Step::List);
             }
+            if has_bridge && of_bridge.percent(25) {
+                steps.push(Step::Bridge(bridge_step(&mut of_bridge)));
+            }
             if random.percent(60) {
                 steps.push(Step::Turns(random.below(12)));
             }
@@ -161,6 +188,20 @@ impl Plan {
             fan_out,
             checkpoint_bytes,
             steps,
+            has_bridge,
+        }
+    }
+}
+
+fn bridge_step(random: &mut Random) -> BridgeStep {
+    match random.below(100) {
+        0..30 => BridgeStep::Cut,
+        30..40 => BridgeStep::Swallow,
+        40..55 => BridgeStep::Delay,
+        55..60 => BridgeStep::Forget,
+        _ => {
+            let (qos, times) = (random.pick(&[0, 1, 2, 2]), 1 + random.below(4));
+            BridgeStep::Publish { qos, times }
         }
     }
 }

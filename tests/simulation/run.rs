@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ringmq::wire::Version;
 
+use crate::bridge::Bridge;
 use crate::client::{Client, How};
 use crate::judge::Judge;
 use crate::listing::Listings;
@@ -19,6 +20,7 @@ pub struct Run {
     world: World,
     clients: Vec<Client>,
     judge: Judge,
+    bridge: Bridge,
     listings: Listings,
     seed: u64,
 }
@@ -46,12 +48,14 @@ impl Run {
             })
             .collect();
         let judge = Judge::new(plan.has_small_outboxes);
-        Self { world: World::new(plan), clients, judge, listings: Listings::default(), seed }
+        let (world, bridge) = (World::new(plan), Bridge::new(plan));
+        Self { world, clients, judge, bridge, listings: Listings::default(), seed }
     }
 
     fn step(&mut self, step: &Step, random: &mut Random) -> Result<(), String> {
-        let Self { world, clients, judge, listings, .. } = self;
+        let Self { world, clients, judge, bridge, listings, .. } = self;
         match *step {
+            Step::Bridge(step) => bridge.step(step, world, judge),
             Step::List => listings.begin(world, clients),
             Step::Connect { client, clean, expiry_s, pipelined, has_will } => {
                 let core = random.below(world.cores());
@@ -90,6 +94,7 @@ impl Run {
                 listings.forget();
                 clients.iter_mut().for_each(|client| client.cut(world, judge));
                 clients.iter_mut().for_each(|client| client.drop_abandoned(world));
+                bridge.crash(world);
                 world.crash(random, cores);
             }
             Step::Checkpoint => world.begin_checkpoint(),
@@ -112,13 +117,16 @@ impl Run {
 
     /// Clients process what they received.
     fn look(&mut self, all: bool) -> Result<(), String> {
-        let Self { world, clients, judge, .. } = self;
+        let Self { world, clients, judge, bridge, .. } = self;
         clients.iter().for_each(|client| client.note_expiry(world, judge));
         for client in clients {
             client.note_read(world, judge);
             if all {
                 client.look(world, judge)?;
             }
+        }
+        if all {
+            bridge.look(world, judge)?;
         }
         self.listings.look(&mut self.world, &self.clients)
     }
@@ -135,6 +143,7 @@ impl Run {
             client.is_lazy = false;
             client.drop_abandoned(&mut self.world);
         }
+        self.bridge.calm(&mut self.world);
         self.rest(random)?;
         for client in &self.clients {
             if let Some(what) = client.unsettled() {
@@ -142,7 +151,8 @@ impl Run {
             }
         }
         self.listings.check_ended()?;
-        self.judge.settle(self.world.now.0)
+        self.judge.settle(self.world.now.0)?;
+        self.bridge.settle(&self.judge)
     }
 
     fn rest(&mut self, random: &mut Random) -> Result<(), String> {
@@ -225,6 +235,7 @@ impl Run {
     fn clear_all(&mut self, random: &mut Random) -> Result<(), String> {
         // Their Wills first, which have to be removed too.
         self.cut_all(random)?;
+        self.bridge.end(&mut self.world);
         let Self { world, clients, judge, .. } = self;
         let how = How { is_clean: true, expiry_s: 0, pipelined: None, has_will: false };
         clients[0].connect(world, judge, 0, how);

@@ -11,12 +11,14 @@ use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, CoreId, Peer};
 use ringmq::base::send_buffer::SendBuffer;
 use ringmq::config::Settings;
-#[cfg(feature = "admin")]
+#[cfg(any(feature = "admin", feature = "bridge"))]
 use ringmq::control::EngineCommand;
 use ringmq::engine::{Action, AllowAll, Batch, Config, Engine, HandedOver, Keys};
 use ringmq::resources::gauges::Place;
 use ringmq::storage::commit::{JournalConfig, RecordBatch, StoreState};
 use ringmq::storage::image::Image;
+#[cfg(feature = "bridge")]
+use ringmq::transport::Transport;
 use ringmq::wire::{self, Frame};
 
 use crate::plan::Plan;
@@ -248,7 +250,7 @@ impl World {
     }
 
     /// A thread outside of the cores sends a command to one of them.
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "bridge"))]
     pub fn command(&mut self, core: usize, command: EngineCommand) {
         self.cores[core].engine.handle_command(self.now, command);
     }
@@ -262,6 +264,17 @@ impl World {
         let peer = Peer { address: None, listener: 0 };
         let accepted = self.cores[core].engine.handle_accepted(self.now, peer);
         let id = accepted.expect("there is room for all clients");
+        self.add_link(core, id)
+    }
+
+    /// A bridge has opened a connection, and one of the cores takes it.
+    #[cfg(feature = "bridge")]
+    pub fn dial(&mut self, core: usize, transport: Box<Transport>, bytes: Vec<u8>) -> usize {
+        let dialed = self.cores[core].engine.handle_dialed(self.now, transport, bytes);
+        self.add_link(core, dialed.expect("there is room for the bridge"))
+    }
+
+    fn add_link(&mut self, core: usize, id: ConnectionId) -> usize {
         let link = self.links.len();
         self.cores[core].links.insert((id.slot, id.generation), link);
         self.links.push(Link {
