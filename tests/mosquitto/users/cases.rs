@@ -196,7 +196,6 @@ pub const CASES: &[Case] = &[
         ],
         user: Some("alice"),
         ignored: 4,
-        ..CASE
     },
     Case {
         name: "a container of a house: passwords, rules and a log file",
@@ -386,7 +385,6 @@ pub const CASES: &[Case] = &[
             "limits.memory_bytes_max = 100000000",
         ],
         user: Some("alice"),
-        ..CASE
     },
     Case {
         name: "a small plant: names of certificates, with rules for each",
