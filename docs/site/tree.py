@@ -12,6 +12,9 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 # What the theme loads from another server, to search in pages that are opened as files.
 SHIM = "https://unpkg.com/iframe-worker/shim"
 
+# The page of a folder, in it.
+FOLDER = "files.md"
+
 
 def pages(nav):
     """The documents of the navigation."""
@@ -40,20 +43,17 @@ def on_pre_build(config):
 
 
 def copy(path, tree):
-    """Copies a file; for a folder, makes a page with its files."""
+    """Copies a file; for a folder, makes a page of its files."""
     to = tree / path.relative_to(ROOT)
     if path.is_file():
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(path, to)
         return
-    files = sorted(file for file in path.rglob("*") if file.is_file())
-    lines = [f"# {path.relative_to(ROOT)}", ""]
-    for file in files:
-        lines.append(f"* [{file.relative_to(path)}]({file.relative_to(path)})")
-        if file.suffix != ".md":
-            copy(file, tree)
+    page = f"# {path.relative_to(ROOT)}\n"
+    for file in sorted(file for file in path.rglob("*") if file.is_file()):
+        page += f"\n## {file.relative_to(path)}\n\n````text\n{file.read_text(encoding='utf-8')}````\n"
     to.mkdir(parents=True, exist_ok=True)
-    (to / "index.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (to / FOLDER).write_text(page, encoding="utf-8")
 
 
 def on_page_markdown(markdown, page, config, files):
@@ -62,7 +62,7 @@ def on_page_markdown(markdown, page, config, files):
     def index(match):
         path = (ROOT / page.file.src_uri).parent / match[1]
         is_folder = "://" not in match[1] and path.is_dir()
-        return f"]({match[1].rstrip('/')}/index.md)" if is_folder else match[0]
+        return f"]({match[1].rstrip('/')}/{FOLDER})" if is_folder else match[0]
 
     return LINK.sub(index, markdown)
 
