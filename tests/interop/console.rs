@@ -158,7 +158,6 @@ fn without_prompts(block: &mut [Step]) {
     block.iter_mut().for_each(|step| step.prints.retain(|line| !is_prompt(line)));
 }
 
-#[cfg(feature = "store")]
 #[test]
 fn the_tour_of_the_readme_prints_what_it_shows() {
     if !clients_are_there() {
@@ -199,7 +198,6 @@ fn a_file_of_mosquitto_is_taken_over_as_documented() {
     terminal.follow(&blocks[0], "");
 }
 
-#[cfg(feature = "store")]
 #[test]
 fn a_store_is_exported_checked_and_repaired_as_documented() {
     if !clients_are_there() {

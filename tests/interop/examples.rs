@@ -88,7 +88,8 @@ fn the_program_in_c_publishes_and_receives() {
     }
 }
 
-/// Lines of the code blocks in a language below a heading of `examples/README.md`.
+/// Lines of a code block in a language below a heading of `examples/README.md`.
+#[cfg(all(unix, feature = "tls"))]
 fn block(heading: &str, language: &str) -> Vec<String> {
     let text = read("README.md");
     let (_, section) = text.split_once(&format!("\n## {heading}\n")).expect("the heading");

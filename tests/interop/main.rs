@@ -9,7 +9,7 @@ mod bridges;
 // SCRAM includes the code that computes a certificate's fingerprint.
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
 mod browser;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "store"))]
 mod console;
 mod examples;
 #[cfg(all(unix, feature = "tls", feature = "websocket", feature = "scram"))]
