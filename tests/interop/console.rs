@@ -186,6 +186,26 @@ fn users_of_a_password_file_are_managed_as_documented() {
 }
 
 #[test]
+fn decisions_of_rules_are_explained_as_documented() {
+    let mut terminal = Terminal::new("rules", "0");
+    let folder = &terminal.folder;
+    fs::create_dir(folder.join("deploy")).expect("a folder");
+    fs::copy("deploy/acl.txt", folder.join("deploy/acl.txt")).expect("copied");
+    let of_identifiers = "for users\n    allow client %u/*\n";
+    fs::write(folder.join("acl.txt"), of_identifiers).expect("written");
+    let of_mosquitto = "user alice\ntopic readwrite house/#\ntopic deny house/alarm\n";
+    fs::write(folder.join("mosquitto.acl"), of_mosquitto).expect("written");
+    let mut blocks = blocks("docs/access.md", "### Explain a decision");
+    for step in &mut blocks[0] {
+        // The exit code says what is decided, too.
+        let is_denied = step.prints.iter().any(|line| line.contains(": denied for"));
+        let (command, code) = (&step.command, u8::from(is_denied));
+        step.command = format!("{command}\ntest $? = {code}");
+    }
+    terminal.follow(&blocks[0], "");
+}
+
+#[test]
 fn a_file_of_mosquitto_is_taken_over_as_documented() {
     let mut terminal = Terminal::new("mosquitto", "0");
     let lines = "persistence true\npersistence_location /var/lib/mosquitto/\nlistener 1883\nautosave_interval 60\n";
