@@ -15,7 +15,7 @@ use crate::engine::Engine;
 use crate::executor::mesh::{Mesh, Moving};
 use crate::executor::moderation::Moderation;
 use crate::executor::{Executor, Listeners};
-use crate::platform::process;
+use crate::platform;
 #[cfg(feature = "store")]
 use crate::stats::Kind;
 use crate::stats::{Recorder, Stamps};
@@ -326,7 +326,7 @@ impl<S> Core<S> {
         }
         self.ended = ended;
         let packets = self.engine.packets_handled();
-        self.moderation.note_turn(ended, has_waited, packets, process::thread_cpu);
+        self.moderation.note_turn(ended, has_waited, packets, platform::thread_cpu);
         self.engine.note_turn(std::mem::take(&mut self.noted));
         if let Some(recorder) = &mut self.recorder {
             let (published, _) = self.engine.publishes_taken();

@@ -29,6 +29,9 @@ const RATE_MIN: f64 = 0.7;
 /// What waiting may leave of the processor time that a packet takes without.
 const COST_MAX: f64 = 0.97;
 
+/// How many times as many packets are another load.
+const OTHER_LOAD: f64 = 1.5;
+
 /// For how long waiting is not tried again after it was of no use; doubled each time.
 const REST: Duration = Duration::from_millis(250);
 const REST_MAX: Duration = Duration::from_secs(4);
@@ -47,12 +50,19 @@ impl Measured {
     fn cost(&self) -> f64 {
         self.busy / self.rate
     }
+
+    /// Whether this is so different that it has to be another load.
+    fn is_another_load(&self, other: &Self) -> bool {
+        let (less, more) = (self.rate.min(other.rate), self.rate.max(other.rate));
+        more > less * OTHER_LOAD
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The core does not wait, and does not try to before this time.
-    Plain { until: Tick },
+    /// The core does not wait, and does not try to before this time, unless the load becomes another one than that for
+    /// which waiting was of no use.
+    Plain { until: Tick, useless: Option<Measured> },
     /// The core waits since some time, after it was measured without. `is_proven` once that was of use.
     Waiting { plain: Measured, since: Tick, is_proven: bool },
 }
@@ -64,6 +74,8 @@ pub struct Moderation {
     budget: Duration,
     phase: Phase,
     rest: Duration,
+    /// Not even for another load waiting is tried before.
+    rests_until: Tick,
     /// When the span that is being measured began, and the processor time and the packets until then.
     began: Tick,
     spent: Duration,
@@ -79,8 +91,9 @@ impl Moderation {
     pub fn new(budget: Duration) -> Self {
         Self {
             budget,
-            phase: Phase::Plain { until: Tick(0) },
+            phase: Phase::Plain { until: Tick(0), useless: None },
             rest: REST,
+            rests_until: Tick(0),
             began: Tick(0),
             spent: Duration::ZERO,
             packets: 0,
@@ -109,7 +122,10 @@ impl Moderation {
         self.is_in_vain = has_waited && packets == self.seen;
         self.seen = packets;
         // A trial that goes wrong ends soon.
-        let packets_min = if matches!(self.phase, Phase::Plain { .. }) { SPAN_PACKETS } else { 1 };
+        let packets_min = match self.phase {
+            Phase::Plain { .. } => SPAN_PACKETS,
+            Phase::Waiting { .. } => 1,
+        };
         if now.since_ns(self.began) < SPAN.as_nanos() as u64
             || packets - self.packets < packets_min
             || self.budget.is_zero()
@@ -131,10 +147,11 @@ impl Moderation {
         };
         (self.began, self.packets, self.spent) = (now, packets, spent);
         match self.phase {
-            Phase::Plain { until } if now < until => {}
-            Phase::Plain { .. } => {
+            Phase::Plain { until, useless } => {
                 let awaited = measured.rate * self.budget.as_secs_f64();
-                if measured.busy >= BUSY_MIN && awaited >= PACKETS_MIN {
+                let is_another = useless.is_some_and(|before| before.is_another_load(&measured));
+                let rests = now < until && !(is_another && now >= self.rests_until);
+                if measured.busy >= BUSY_MIN && awaited >= PACKETS_MIN && !rests {
                     self.phase = Phase::Waiting { plain: measured, since: now, is_proven: false };
                 }
             }
@@ -148,10 +165,14 @@ impl Moderation {
                         self.phase = Phase::Waiting { plain, since, is_proven: true };
                     }
                     // It is time to measure without, or the load has changed.
-                    (true, _) | (false, true) => self.phase = Phase::Plain { until: now },
+                    (true, _) | (false, true) => {
+                        self.phase = Phase::Plain { until: now, useless: None };
+                    }
                     (false, false) => {
-                        let rest_ns = self.rest.as_nanos() as u64;
-                        self.phase = Phase::Plain { until: Tick(now.0 + rest_ns) };
+                        let after = |rest: Duration| Tick(now.0 + rest.as_nanos() as u64);
+                        self.rests_until = after(REST);
+                        let until = after(self.rest);
+                        self.phase = Phase::Plain { until, useless: Some(plain) };
                         self.rest = (self.rest * 2).min(REST_MAX);
                     }
                 }
@@ -262,6 +283,15 @@ mod tests {
             let share = core.packets as f64 / plain.packets as f64;
             assert!(share > 0.99, "{clients} clients: {share} of the packets");
         }
+    }
+
+    #[test]
+    fn a_load_after_one_for_which_waiting_was_of_no_use_is_moderated_soon() {
+        let mut core = Core::new(BUDGET);
+        core.closed_loop(10, 20);
+        let before = core.waited_ns;
+        core.open_loop(20_000, 2);
+        assert!(core.waited_ns - before > 1_000_000_000, "{}", core.waited_ns - before);
     }
 
     #[test]

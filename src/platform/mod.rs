@@ -29,6 +29,17 @@ pub(crate) const BYTES_PER_CONNECTION: u64 = 16 * 1024;
 /// Memory assumed where the system does not report it.
 const MEMORY_UNKNOWN_BYTES: u64 = 1024 * 1024 * 1024;
 
+/// Processor time of the calling thread, in user and kernel space; none where the system does not say.
+pub fn thread_cpu() -> Option<std::time::Duration> {
+    #[cfg(unix)]
+    {
+        use nix::time::{ClockId, clock_gettime};
+        Some(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?.into())
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// How connections count against the descriptor limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Descriptors {

@@ -54,17 +54,6 @@ fn cpu_s() -> Option<f64> {
     None
 }
 
-/// Processor time of the calling thread, in user and kernel space; none where the system does not say.
-pub fn thread_cpu() -> Option<std::time::Duration> {
-    #[cfg(unix)]
-    {
-        use nix::time::{ClockId, clock_gettime};
-        Some(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).ok()?.into())
-    }
-    #[cfg(not(unix))]
-    None
-}
-
 /// Linux 6.2 and later count them; before, the folder is read, entry by entry.
 fn descriptors() -> Option<u64> {
     const FOLDER: &str = "/proc/self/fd";

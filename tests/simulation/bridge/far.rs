@@ -231,14 +231,7 @@ impl Far {
     }
 }
 
-fn send(
-    world: &mut World,
-    link: usize,
-    number: u64,
-    qos: u8,
-    identifier: Option<u16>,
-    dup: bool,
-) {
+fn send(world: &mut World, link: usize, number: u64, qos: u8, identifier: Option<u16>, dup: bool) {
     let payload = number.to_be_bytes();
     let publish = Publish {
         dup,
