@@ -32,10 +32,14 @@ impl<'a> Encryption<'a> {
     }
 
     /// When the own certificate has expired, if it has, in words.
+    #[cfg(feature = "tls")]
     pub fn expired(&self) -> Option<String> {
-        #[cfg(feature = "tls")]
-        return self.config.as_ref().and_then(ClientTlsConfig::expired);
-        #[cfg(not(feature = "tls"))]
+        self.config.as_ref().and_then(ClientTlsConfig::expired)
+    }
+
+    /// This build has no TLS.
+    #[cfg(not(feature = "tls"))]
+    pub fn expired(&self) -> Option<String> {
         None
     }
 

@@ -178,3 +178,49 @@ fn a_far_broker_that_is_down_changes_nothing_for_local_clients_and_the_queue_is_
         assert!(count <= usize::from(QUEUE), "{setup}: {count} were queued");
     });
 }
+
+/// Messages that wait over a restart, unless the environment says otherwise.
+const QUEUED: u32 = 3_000;
+
+/// Messages that the publisher has in flight.
+const IN_FLIGHT: u32 = 500;
+
+/// `RINGMQ_TEST_BRIDGE_QUEUED=1000000 cargo test --test bridge long_queue -- --nocapture` says how long that takes.
+#[test]
+fn a_long_queue_outlasts_a_restart_and_arrives_in_order_and_once() {
+    let of_environment = std::env::var("RINGMQ_TEST_BRIDGE_QUEUED").ok();
+    let count: u32 = of_environment.and_then(|of| of.parse().ok()).unwrap_or(QUEUED);
+    let setup = "mode = \"auto\"\ncores = 1";
+    let far = Site::new(setup).with_store();
+    let there = far.start();
+    drop(Witness::of(&there, kept(), "t/#"));
+    drop(there); // SIGKILL
+    let queue = "[bridges.queue]\nmessages_max = 2000000\nbytes_max = 2000000000\n";
+    let near = Site::new(setup).with_store().bridge("far", far.address, &format!("{OUT}{queue}"));
+    let running = near.start();
+    logged(&running, "\"bridge is not connected\"", 1);
+    let begin = Instant::now();
+    let mut client = Client::connect(&running, Connect::v5("publisher"));
+    for first in (0..count).step_by(IN_FLIGHT as usize) {
+        let last = count.min(first + IN_FLIGHT);
+        for number in first..last {
+            let identifier = (number - first + 1) as u16;
+            client.send(Publish::new("t/1", format!("{number:>64}")).qos(1, identifier));
+        }
+        for _ in first..last {
+            client.expect_ack();
+        }
+    }
+    println!("{count} messages published in {:.1} s", begin.elapsed().as_secs_f64());
+    drop(running); // SIGKILL
+    let begin = Instant::now();
+    let _running = near.start();
+    println!("restarted in {:.1} s", begin.elapsed().as_secs_f64());
+    let there = far.start();
+    let mut witness = Witness::of(&there, kept(), "t/#");
+    let begin = Instant::now();
+    for number in 0..count {
+        assert_eq!(witness.next().text().trim(), number.to_string());
+    }
+    println!("sent in {:.1} s", begin.elapsed().as_secs_f64());
+}

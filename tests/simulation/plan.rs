@@ -103,6 +103,10 @@ pub enum Step {
 }
 
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "bridge"),
+    allow(dead_code, reason = "without bridges nothing reads them")
+)]
 pub enum BridgeStep {
     /// The network cuts the connection; data in transit is lost.
     Cut,
@@ -133,6 +137,10 @@ pub struct Plan {
     /// The steps with their numbers, which stay the same when others are omitted.
     pub steps: Vec<(u64, Step)>,
     /// The broker has a bridge.
+    #[cfg_attr(
+        not(feature = "bridge"),
+        allow(dead_code, reason = "without bridges nothing reads it")
+    )]
     pub has_bridge: bool,
 }
 

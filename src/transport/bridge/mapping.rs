@@ -383,6 +383,33 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_topics_of_wildcards_are_made_as_documented() {
+        let document = include_str!("../../../docs/bridges.md");
+        let (_, rows) = document.split_once("| `to` | from | to |\n").expect("the table");
+        let (rows, _) = rows.split_once("\n\n").expect("it ends");
+        let none = String::new;
+        for row in rows.lines().skip(1) {
+            let cells: Vec<&str> =
+                row.split('|').map(|cell| cell.trim().trim_matches('`')).collect();
+            let [_, table, filter, to, from, expected, _] = cells[..] else { panic!("{row}") };
+            let (filter, to) = (filter.to_owned(), to.to_owned());
+            let (local_prefix, remote_prefix) = (none(), none());
+            let mapped = match table {
+                "out" => {
+                    let rule = OutRule { filter, qos_max: 2, local_prefix, remote_prefix, to };
+                    goes(&OutMap::new(&[rule]), from)
+                }
+                _ => {
+                    let rule = InRule { filter, qos: 2, local_prefix, remote_prefix, to };
+                    comes(&InMap::new(&[rule]), from)
+                }
+            };
+            assert_eq!(mapped, Some((0, expected.to_owned())), "{row}");
+        }
+        assert_eq!(rows.lines().count(), 5, "{rows}");
+    }
+
+    #[test]
     fn each_filter_is_subscribed_to_once_with_the_highest_qos_of_its_rules() {
         let rule = |filter: &str, qos_max| OutRule {
             filter: filter.to_owned(),
