@@ -9,7 +9,7 @@ use ringmq::access::Control;
 use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, CoreId, Peer};
 use ringmq::base::send_buffer::SendBuffer;
-use ringmq::config::Settings;
+use ringmq::config::{AclFormat, Settings};
 use ringmq::engine::{Access, Action, AllowAll, Config, Engine, Keys};
 use ringmq::resources::gauges::Place;
 use ringmq::wire::{self, Ack, Frame, Packet, Qos, ReasonCode, Version};
@@ -38,6 +38,12 @@ impl World {
     /// A broker with one core and these access rules.
     pub fn with_rules(rules: &str) -> Self {
         let control = control(rules);
+        Self::with_access(1, false, || Box::new(control.for_core(Arc::new(|| {}))))
+    }
+
+    /// The same with the rules of Mosquitto, which filter the subscriptions that they cover in part.
+    pub fn with_filters(rules: &str) -> Self {
+        let control = control_of(rules, AclFormat::Mosquitto);
         Self::with_access(1, false, || Box::new(control.for_core(Arc::new(|| {}))))
     }
 
@@ -160,10 +166,15 @@ impl World {
 
 /// An access control with these rules, which accepts every client.
 pub fn control(rules: &str) -> Arc<Control> {
+    control_of(rules, AclFormat::Ringmq)
+}
+
+fn control_of(rules: &str, format: AclFormat) -> Arc<Control> {
     let file = std::env::temp_dir().join(format!("ringmq-bench-acl-{}", std::process::id()));
     std::fs::write(&file, rules).expect("a file for the rules");
     let mut settings = Settings::default();
     settings.access.acl_file.clone_from(&file);
+    settings.access.acl_format = format;
     let control = Control::open(&settings).expect("valid rules").expect("rules are configured");
     std::fs::remove_file(file).expect("just written");
     control

@@ -13,6 +13,24 @@ fn the_table_in_the_repository_can_be_read() {
     assert_eq!(table.to_string(), text, "as the bench writes it");
 }
 
+/// The committed count of a case.
+fn committed(name: &str) -> f64 {
+    let text = std::fs::read_to_string("benches/instructions.tsv").expect("the file exists");
+    let mut rows = text.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('\t'));
+    let row = rows.next().unwrap_or_else(|| panic!("{name} is not in the table"));
+    row.split('\t').next().and_then(|count| count.parse().ok()).expect("a count")
+}
+
+/// Rules are asked when the recipients of a topic are worked out, and not for each message.
+#[test]
+fn a_delivery_to_a_filtered_subscription_costs_as_much_as_one_to_another_with_as_many_rules() {
+    for topics in ["QoS 0", "each elsewhere"] {
+        let of = |how: &str| committed(&format!("engine: 1 subscriber to all, {topics}, {how}"));
+        let (whole, filtered) = (of("with rules"), of("filtered by rules"));
+        assert!(filtered <= whole * 1.01, "{topics}: {filtered} for {whole}");
+    }
+}
+
 fn table(text: &str) -> Table {
     Table::parse(text).expect("a table")
 }

@@ -74,6 +74,19 @@ pub const CASES: &[Case] = &[
         delivering(1, Qos::AtLeastOnce, 100)
     }),
     case("engine: long topics through wildcards, QoS 0", MANY, wildcards_and_long_topics),
+    case("engine: 1 subscriber to all, QoS 0", BATCH, || to_all(World::new(1, false), false)),
+    case("engine: 1 subscriber to all, QoS 0, with rules", BATCH, || {
+        to_all(World::with_filters(&ten_rules("write")), false)
+    }),
+    case("engine: 1 subscriber to all, QoS 0, filtered by rules", BATCH, || {
+        to_all(World::with_filters(&ten_rules("deny")), false)
+    }),
+    case("engine: 1 subscriber to all, each elsewhere, with rules", BATCH, || {
+        to_all(World::with_filters(&ten_rules("write")), true)
+    }),
+    case("engine: 1 subscriber to all, each elsewhere, filtered by rules", BATCH, || {
+        to_all(World::with_filters(&ten_rules("deny")), true)
+    }),
     case("engine: to another core, QoS 0", BATCH, || delivering(2, Qos::AtMostOnce, 1)),
     case("engine: to another core, QoS 1", BATCH, || delivering(2, Qos::AtLeastOnce, 1)),
     case("engine: client comes and goes", VISITS, coming_and_going),
@@ -361,6 +374,23 @@ fn ruled(topic: &str, is_elsewhere: bool) -> Box<dyn FnMut()> {
         true => packets::publish(&format!("a/{n:05}"), Qos::AtMostOnce, 1, Version::V311),
         false => packets::publish(topic, Qos::AtMostOnce, 1, Version::V311),
     };
+    let bytes: Vec<u8> = (0..BATCH).flat_map(publish).collect();
+    Box::new(move || world.receive(publisher, &bytes))
+}
+
+/// Ten rules of Mosquitto, the last of which allows everything. A subscription to all topics is filtered if the others deny,
+/// and covered if they are about publishing.
+fn ten_rules(access: &str) -> String {
+    let others: String = (0..9).map(|n| format!("topic {access} site/{n}/#\n")).collect();
+    others + "topic readwrite #\n"
+}
+
+/// Messages to a subscriber to all topics, to one topic or each to another.
+fn to_all(mut world: World, is_elsewhere: bool) -> Box<dyn FnMut()> {
+    let publisher = world.client(0, "elsewhere", Qos::AtMostOnce);
+    world.client(0, "#", Qos::AtMostOnce);
+    let topic = |n: u32| if is_elsewhere { format!("a/{n:05}") } else { "a/topic".to_owned() };
+    let publish = |n: u32| packets::publish(&topic(n), Qos::AtMostOnce, 1, Version::V311);
     let bytes: Vec<u8> = (0..BATCH).flat_map(publish).collect();
     Box::new(move || world.receive(publisher, &bytes))
 }
