@@ -142,8 +142,10 @@ fn open(log: &Log) -> Result<(Place, Lines), Failure> {
         LogTo::Journald => Journal::open()
             .and_then(|journal| lines_to(log, LogFormat::Json, false, Box::new(journal), None)),
         #[cfg(all(feature = "service", unix))]
-        LogTo::Syslog(socket) => Syslog::open(socket.as_deref().unwrap_or(Syslog::SOCKET.as_ref()))
-            .and_then(|syslog| lines_to(log, LogFormat::Json, false, Box::new(syslog), None)),
+        LogTo::Syslog(socket) => {
+            Syslog::open(socket.as_deref().unwrap_or(Syslog::SOCKET.as_ref()), log.facility.code())
+                .and_then(|syslog| lines_to(log, LogFormat::Json, false, Box::new(syslog), None))
+        }
         #[cfg(not(all(feature = "service", unix)))]
         LogTo::Journald | LogTo::Syslog(_) => unreachable!("the configuration does not permit it"),
     };

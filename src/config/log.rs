@@ -22,6 +22,8 @@ pub struct Log {
     pub timestamp_format: String,
     /// Where the log goes.
     pub to: LogTo,
+    /// The facility of lines that go to syslog.
+    pub facility: LogFacility,
     /// Whether lines are published below `$SYS/broker/log/`, too.
     pub topics: bool,
     /// Whether clients that connect, and clients that leave by themselves, are logged.
@@ -35,6 +37,7 @@ impl Default for Log {
             format: LogFormat::default(),
             timestamp_format: String::new(),
             to: LogTo::default(),
+            facility: LogFacility::default(),
             topics: false,
             connections: true,
         }
@@ -59,6 +62,40 @@ fn timestamp_format<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String
         Err(unknown) => Err(de::Error::custom(format!(
             "{format:?}: {unknown} is not one of the conversions {CONVERSIONS}"
         ))),
+    }
+}
+
+/// A facility of syslog: RFC 5424, 6.2.1.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFacility {
+    /// Programs of users.
+    User = 1,
+    /// Daemons.
+    #[default]
+    Daemon = 3,
+    /// Local use 0.
+    Local0 = 16,
+    /// Local use 1.
+    Local1,
+    /// Local use 2.
+    Local2,
+    /// Local use 3.
+    Local3,
+    /// Local use 4.
+    Local4,
+    /// Local use 5.
+    Local5,
+    /// Local use 6.
+    Local6,
+    /// Local use 7.
+    Local7,
+}
+
+impl LogFacility {
+    /// The numerical code.
+    pub fn code(self) -> u8 {
+        self as u8
     }
 }
 

@@ -136,8 +136,8 @@ fn the_documentation_and_the_documented_file_list_every_key_of_a_webhook_with_it
 #[test]
 fn the_documented_listeners_are_listeners_once_they_are_no_comment() {
     let text = include_str!("../../deploy/broker.toml");
-    let (_, listeners) = text.split_once("are tables:\n").expect("they are there");
-    let (listeners, _) = listeners.split_once("# If there are such tables").expect("that follows");
+    let (_, listeners) = text.split_once("addresses are opened:\n").expect("they are there");
+    let (listeners, _) = listeners.split_once("\n\n").expect("a blank line follows");
     let lines = listeners.lines().map(|line| line.strip_prefix("# ").expect("a comment"));
     let settings = Settings::from_toml(&lines.collect::<Vec<_>>().join("\n")).expect("it parses");
     settings.check().expect("it makes sense");

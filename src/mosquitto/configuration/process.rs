@@ -41,9 +41,10 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         }),
         "log_dest" => take_log_dest(translator, line, place),
         "log_type" => take_log_type(translator, line, place),
-        "log_facility" => {
-            line.number(0..=7).and_then(|_| ignored("lines go to syslog as those of a daemon"))
-        }
+        "log_facility" => line.number(0..=7).map(|number| {
+            translator.set("log.facility", format!("local{number}"), Some(place));
+            Effect::Taken
+        }),
         "log_timestamp" => line.boolean().map(|has_time| {
             translator.options.insert(line.option.clone(), place);
             if !has_time {

@@ -339,7 +339,7 @@ pub const CASES: &[Case] = &[
                bridge_ciphers ECDHE-RSA-AES128-GCM-SHA256\n\
                bridge_ciphers_tls1.3 TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256:TLS_AES_128_GCM_SHA256\n\
                bridge_reload_type immediate\n",
-        ignored: 7,
+        ignored: 6,
         ..CASE
     },
     Case {
