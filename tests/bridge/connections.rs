@@ -217,6 +217,15 @@ fn waiting(setup: &str, connections: u16) -> (Site, Site, Broker, Numbers) {
     (site, far, near, numbers)
 }
 
+/// Starts the far broker. The near one goes on only once somebody is subscribed there.
+fn with_witness(far: &Site, near: &Broker) -> (Broker, Witness) {
+    near.signal("-STOP");
+    let far = far.start();
+    let witness = Witness::at(&far, "t/#");
+    near.signal("-CONT");
+    (far, witness)
+}
+
 #[test]
 fn a_reload_that_changes_the_number_of_connections_loses_nothing_and_keeps_the_order() {
     let numbers = [(1, 3), (3, 1), (2, 4)];
@@ -227,8 +236,7 @@ fn a_reload_that_changes_the_number_of_connections_loses_nothing_and_keeps_the_o
         near.reconfigure(&site.text(&table));
         // The sessions of the new connections have what is published from now on, and the former ones no more.
         logged(&near, "\"effect\":\"reconnects\"", 1);
-        let far = far.start();
-        let mut there = Witness::at(&far, "t/#");
+        let (_far, mut there) = with_witness(&far, &near);
         logged(&near, "a former connection of the bridge has sent its queue", usize::from(before));
         numbers.publish(EACH);
         numbers.came_to(&mut there, &format!("{before} {after} {setup}"));
@@ -247,8 +255,7 @@ fn a_restart_with_another_number_of_connections_loses_nothing_and_keeps_the_orde
         again.next = numbers.next;
         again.publish(EACH);
         numbers.next = again.next;
-        let far = far.start();
-        let mut there = Witness::at(&far, "t/#");
+        let (_far, mut there) = with_witness(&far, &near);
         numbers.came_to(&mut there, &format!("{before} {after}"));
         connected(&near, usize::from(before + after));
     });
