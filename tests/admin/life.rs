@@ -106,9 +106,20 @@ fn a_broker_that_stops_answers_status_until_its_clients_have_gone() {
         client.read_exact(&mut [0; 9]).expect("CONNACK and SUBACK");
         client.set_write_timeout(Some(std::time::Duration::from_secs(1))).expect("an option");
         let publish = [&b"\x30\x83\x80\x04\0\x01t"[..], &[0; 65_536]].concat();
-        // More than sockets buffer; what exceeds the outbox is dropped.
-        let _ = (0..400).try_for_each(|_| client.write_all(&publish));
         let mut open = Client::unix(&broker.socket());
+        let mut is_left = || {
+            let metrics = open.ask("GET", "/metrics", &[], "");
+            let text = String::from_utf8_lossy(&metrics.body).into_owned();
+            let line = text.lines().find_map(|line| line.strip_prefix("ringmq_output_bytes "));
+            line.expect("a metric").parse::<u64>().expect("a number") > 0
+        };
+        // More than sockets buffer; what exceeds the outbox is dropped.
+        wait_for("output that the client does not take", || {
+            let _ = (0..100).try_for_each(|_| client.write_all(&publish));
+            let was_left = is_left();
+            std::thread::sleep(std::time::Duration::from_millis(200));
+            (was_left && is_left()).then_some(())
+        });
         assert_eq!(open.ask("GET", "/api/v1/cores", &[], "").status, 200, "{flags}");
         broker.signal("-TERM");
         let status = wait_for("a stop", || {
