@@ -45,6 +45,7 @@ pub use admin::{Admin, AdminAccess, AdminBind, AdminTls, Role, Scrapers};
 pub use bridge::Bridge;
 pub use cluster::{Cluster, ClusterEngine, ClusterNode};
 pub use configuration::{Configuration, Entry, Origin};
+pub use environment::variable_of;
 pub use error::ConfigError;
 pub use executor::{Cores, ExecutorKind, Mode, Uring};
 pub use limits::{Limits, QueuePolicy};

@@ -218,17 +218,23 @@ mod tests {
             self.moderation.note_turn(Tick(self.now_ns), has_waited, self.packets, || Some(spent));
         }
 
+        /// How long the core waits for more input; none if it sleeps until some comes.
+        fn wait(&mut self) -> Option<u64> {
+            let wait = self.moderation.wait().map(|wait| wait.as_nanos() as u64);
+            match wait {
+                Some(wait) => self.waited_ns += wait,
+                None => self.moderation.note_sleep(),
+            }
+            wait
+        }
+
         /// Packets that come at a rate, whatever the core does.
         fn open_loop(&mut self, per_second: u64, seconds: u64) {
             let (from, until) = (self.now_ns, self.now_ns + seconds * 1_000_000_000);
             let interval_ns = 1_000_000_000 / per_second;
             let before = self.packets;
             while self.now_ns < until {
-                let wait = self.moderation.wait().map(|wait| wait.as_nanos() as u64);
-                match wait {
-                    Some(wait) => self.waited_ns += wait,
-                    None => self.moderation.note_sleep(),
-                }
+                let wait = self.wait();
                 let next = from + (self.packets - before + 1) * interval_ns;
                 self.now_ns = wait.map_or(self.now_ns.max(next), |wait| self.now_ns + wait);
                 let come = (self.now_ns - from) / interval_ns;
@@ -240,11 +246,7 @@ mod tests {
         fn closed_loop(&mut self, clients: u64, seconds: u64) {
             let until = self.now_ns + seconds * 1_000_000_000;
             while self.now_ns < until {
-                let wait = self.moderation.wait().map(|wait| wait.as_nanos() as u64);
-                match wait {
-                    Some(wait) => self.waited_ns += wait,
-                    None => self.moderation.note_sleep(),
-                }
+                let wait = self.wait();
                 self.now_ns += wait.unwrap_or(20_000);
                 self.turn(wait.is_some(), clients);
             }

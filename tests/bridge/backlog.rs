@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::far::{Far, Peer};
-use crate::support::{Ack, Client, Connect, Publish};
+use crate::support::{Ack, Broker, Client, Connect, Publish};
 use crate::{SETUPS, Site, at_once, logged, wait_until};
 
 const OUT: &str = "[[bridges.out]]\nfilter = \"t/#\"\n";
@@ -21,14 +21,20 @@ fn take_until(peer: &mut Peer, last: &str) -> usize {
     }
 }
 
+/// A broker whose bridge has lost its connection, with these keys of its queue, and the far end.
+fn in_outage(setup: &str, queue: &str) -> (Far, Broker) {
+    let far = Far::new();
+    let keys = format!("{OUT}[bridges.queue]\n{queue}");
+    let near = Site::new(setup).bridge("far", far.address, &keys).start();
+    drop(far.accept());
+    logged(&near, "\"bridge is not connected\"", 1);
+    (far, near)
+}
+
 #[test]
 fn a_queue_is_sent_after_an_outage_no_faster_than_its_bound_and_faster_again_then() {
     at_once(SETUPS.iter().copied(), |setup| {
-        let far = Far::new();
-        let queue = "[bridges.queue]\nbackfill_per_second_max = 20\n";
-        let near = Site::new(setup).bridge("far", far.address, &format!("{OUT}{queue}")).start();
-        drop(far.accept());
-        logged(&near, "\"bridge is not connected\"", 1);
+        let (far, near) = in_outage(setup, "backfill_per_second_max = 20\n");
         let mut client = Client::connect(&near, Connect::v5("publisher"));
         for number in 1..=50 {
             client.publish(Publish::new("t/1", number.to_string()).qos(1, number));
@@ -53,11 +59,7 @@ fn a_queue_is_sent_after_an_outage_no_faster_than_its_bound_and_faster_again_the
 #[test]
 fn publishers_wait_for_room_in_the_queue_of_a_bridge_that_holds_them_and_nothing_is_dropped() {
     at_once(SETUPS.iter().copied(), |setup| {
-        let far = Far::new();
-        let queue = "[bridges.queue]\nmessages_max = 40\nholds_publishers = true\n";
-        let near = Site::new(setup).bridge("far", far.address, &format!("{OUT}{queue}")).start();
-        drop(far.accept());
-        logged(&near, "\"bridge is not connected\"", 1);
+        let (far, near) = in_outage(setup, "messages_max = 40\nholds_publishers = true\n");
         let (sent, acknowledged) = flume::unbounded();
         let publisher = std::thread::scope(|scope| {
             scope.spawn(|| {

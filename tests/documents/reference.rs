@@ -3,14 +3,9 @@
 use std::fmt::Write as _;
 
 use clap::{Arg, Command};
-use ringmq::config::keys;
+use ringmq::config::{keys, variable_of};
 
 use crate::explained::{Text, configuration};
-
-/// The environment variable that sets a key.
-fn variable(key: &str) -> String {
-    format!("RINGMQ_{}", key.replace('.', "__").to_uppercase())
-}
 
 const CONFIGURATION_HEAD: &str = "\
 # Configuration reference
@@ -42,7 +37,7 @@ pub fn configuration_page() -> String {
                 _ = writeln!(
                     page,
                     "* `{key} = {default}` changes with {when}; environment variable `{}`",
-                    variable(key)
+                    variable_of(key)
                 );
             }
         }
