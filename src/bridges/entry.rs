@@ -49,8 +49,9 @@ struct Connection {
 /// What a new thread waits for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Waits {
-    /// Threads of bridges that have to have ended before it does anything, as they have the name or the Client Identifier.
-    pub former: Vec<Receiver<()>>,
+    /// Disconnected before it does anything: by threads of bridges that have the name or the Client Identifier, when they
+    /// have ended; and, for a connection that takes no more messages, by those that take its place, when they do.
+    pub first: Vec<Receiver<()>>,
     /// Threads that have to have ended before it connects, as their sessions may have earlier messages of its topics.
     pub before: Vec<Receiver<()>>,
     /// The connections whose place it takes are stopped by a command, and so is it.
@@ -200,8 +201,8 @@ impl Entry {
         let mut connections = Vec::new();
         for part in wanted.parts() {
             let same = self.leaving.iter().filter(|of| of.board.part() == part);
-            let former = same.map(|of| of.ended.clone()).collect();
-            let waits = Waits { former, before: before.clone(), is_stopped };
+            let first = same.map(|of| of.ended.clone()).collect();
+            let waits = Waits { first, before: before.clone(), is_stopped };
             let table = wanted.for_part(part, &host);
             match self.begin(place, part, table, terms, waits, Role::Stays) {
                 Ok(connection) => connections.push(connection),
@@ -238,8 +239,8 @@ impl Entry {
         thread.spawn(hand_over).map(drop).map_err(|error| error.to_string())
     }
 
-    /// The store has a session of a connection that the table does not have: it sends its queue, and ends. `door` is
-    /// dropped then.
+    /// The store has a session of a connection that the table does not have: once those of the table have their
+    /// subscriptions, it loses its own, sends its queue, and ends. `door` is dropped then.
     pub fn take_up(
         &mut self,
         place: &Place,
@@ -248,8 +249,9 @@ impl Entry {
         terms: impl Fn(&Bridge) -> Terms,
     ) -> Result<(), String> {
         let table = without_waiting(self.bridge.for_part(part, &host_name()));
-        let role = Role::Leaves(door);
-        self.leaving.push(self.begin(place, part, table, &terms, Waits::default(), role)?);
+        let first = self.connections.iter().map(|of| of.registered.clone()).collect();
+        let (waits, role) = (Waits { first, ..Waits::default() }, Role::Leaves(door));
+        self.leaving.push(self.begin(place, part, table, &terms, waits, role)?);
         Ok(())
     }
 

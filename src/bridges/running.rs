@@ -217,7 +217,7 @@ impl Running {
         };
         let former = self.ending.iter().filter(|(of, _)| is_in_the_way(of));
         Waits {
-            former: former.map(|(_, ended)| ended.clone()).collect(),
+            first: former.map(|(_, ended)| ended.clone()).collect(),
             before: self.doors.get(&bridge.name).cloned().into_iter().collect(),
             is_stopped: false,
         }

@@ -65,9 +65,9 @@ pub(super) struct Worker {
 impl Worker {
     /// Serves the bridge until the broker stops, or a reload ends the bridge.
     pub fn run(mut self) {
-        for former in std::mem::take(&mut self.waits.former) {
+        for first in std::mem::take(&mut self.waits.first) {
             // Nothing is sent.
-            let _ = former.recv();
+            let _ = first.recv();
         }
         let mut course = Course::new(&self.bridge);
         course.is_stopped |= self.waits.is_stopped;
