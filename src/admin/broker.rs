@@ -9,6 +9,7 @@ use crate::access::Gate;
 use crate::admin::collections::Collections;
 use crate::bridges::Bridges;
 use crate::config::{ExecutorKind, Settings};
+use crate::control::cluster::ClusterBoard;
 use crate::control::listener::ListenerTable;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -49,6 +50,8 @@ pub struct Parts {
     pub webhooks: Webhooks,
     /// Bridges to other brokers.
     pub bridges: Bridges,
+    /// The cluster; none if the broker is no node of one.
+    pub cluster: Option<ClusterBoard>,
 }
 
 /// The broker that the admin interface belongs to.

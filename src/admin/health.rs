@@ -12,6 +12,7 @@ use crate::admin::broker::{Broker, PATIENCE};
 use crate::admin::routes::{Route, get};
 use crate::config::Role;
 use crate::control::bridge::BridgeStatus;
+use crate::control::cluster::ClusterBoard;
 use crate::stats::Snapshot;
 
 /// The routes of this module.
@@ -64,6 +65,7 @@ async fn live(State(admin): State<Shared>, Query(wanted): Query<Wanted>) -> Resp
 async fn ready(State(admin): State<Shared>, Query(wanted): Query<Wanted>) -> Response {
     let pulse = admin.broker.pulse().await;
     let mut checks = checks(&admin.broker, &pulse);
+    checks.extend(admin.broker.cluster.as_ref().map(cluster));
     if wanted.bridges.is_some() {
         checks.push(bridges(&admin.broker.bridges.status()));
     }
@@ -79,6 +81,19 @@ fn bridges(bridges: &[BridgeStatus]) -> Check {
         _ => format!("not connected: {}", names.join(", ")),
     };
     Check { name: "bridges", ok: names.is_empty(), found }
+}
+
+/// Whether clients are served like at any other node.
+fn cluster(board: &ClusterBoard) -> Check {
+    let status = board.status();
+    let why = status.unready();
+    let found = match why {
+        None => {
+            format!("one of {} members of the cluster {}", status.members.len(), status.cluster)
+        }
+        Some(why) => why.to_owned(),
+    };
+    Check { name: "cluster", ok: why.is_none(), found }
 }
 
 fn answer(mut checks: Vec<Check>, wanted: &Wanted) -> Response {

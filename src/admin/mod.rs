@@ -14,7 +14,7 @@
 //! | `compression` | answers packed by gzip |
 //! | `tasks` | tasks of the thread, and work beside it |
 //! | `otlp` | telemetry, exported to a collector |
-//! | `health`, `status`, `configuration`, `log`, `metrics`, `login`, `clients`, `topics`, `bans`, `users`, `webhooks`, `bridges`, `drain`, `stream`, `trace`, `dashboard` | handlers |
+//! | `health`, `status`, `configuration`, `log`, `metrics`, `login`, `clients`, `topics`, `bans`, `users`, `webhooks`, `bridges`, `cluster`, `drain`, `stream`, `trace`, `dashboard` | handlers |
 //!
 //! The thread touches no core: handlers send commands ([`crate::control`]) and wait for replies. Nothing here runs
 //! while nobody asks.
@@ -39,6 +39,7 @@ pub mod bans;
 mod bridges;
 pub mod broker;
 mod clients;
+mod cluster;
 pub mod collections;
 mod compression;
 mod configuration;

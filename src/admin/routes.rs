@@ -15,8 +15,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use crate::admin::gate::{self, BODY_BYTES_MAX};
 use crate::admin::problem::Problem;
 use crate::admin::{
-    Shared, bans, bridges, clients, configuration, dashboard, drain, health, log, login, metrics,
-    openapi, status, stream, topics, trace, users, webhooks,
+    Shared, bans, bridges, clients, cluster, configuration, dashboard, drain, health, log, login,
+    metrics, openapi, status, stream, topics, trace, users, webhooks,
 };
 use crate::config::Role;
 
@@ -35,6 +35,7 @@ const PARTS: &[fn() -> Vec<Route>] = &[
     users::routes,
     webhooks::routes,
     bridges::routes,
+    cluster::routes,
     drain::routes,
     stream::routes,
     trace::routes,

@@ -55,6 +55,7 @@ impl World {
             access: Gate::open(&settings).expect("no files"),
             webhooks: Webhooks::default(),
             bridges: Bridges::default(),
+            cluster: None,
             settings: Arc::new(settings),
             executor: ExecutorKind::Poll,
             listeners: listeners(true),

@@ -1,8 +1,8 @@
 //! `broker ctl`: the client of the admin interface, and what the broker's program knows for it. The client is a crate of
 //! its own, which is compiled for size.
 
+pub use ringmq_ctl::{ClusterFlags, CtlFlags, Target};
 use ringmq_ctl::{CtlCommand, Known, Outcome, TokenCommand};
-pub use ringmq_ctl::{CtlFlags, Target};
 
 use super::access::new_password;
 use super::{Exit, Failure};

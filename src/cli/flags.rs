@@ -161,6 +161,10 @@ pub enum Command {
     #[cfg(feature = "admin")]
     #[command(after_long_help = CTL_EXIT_CODES)]
     Ctl(super::ctl::CtlFlags),
+    /// Show the cluster as a running broker sees it.
+    #[cfg(feature = "admin")]
+    #[command(after_long_help = CTL_EXIT_CODES)]
+    Cluster(super::ctl::ClusterFlags),
     /// Print the completions of this command line for a shell, under the name that the program is called by.
     #[cfg(feature = "completions")]
     Completions {

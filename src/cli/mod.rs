@@ -132,6 +132,8 @@ pub fn run(flags: &Flags) -> Result<Exit, Failure> {
         }
         #[cfg(feature = "admin")]
         Some(Command::Ctl(flags)) => ctl::run(flags, &settings),
+        #[cfg(feature = "admin")]
+        Some(Command::Cluster(flags)) => ctl::run(&flags.clone().into(), &settings),
         #[cfg(feature = "completions")]
         Some(Command::Completions { shell }) => completions::run(*shell),
         #[cfg(all(feature = "service", windows))]

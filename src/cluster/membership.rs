@@ -14,12 +14,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use super::status::{ClusterStatus, MemberStatus};
 use super::suspicion::{LEASE_US, Peers};
 use super::view::{
     FORMAT, Incarnation, LaneVersions, Lease, MemberState, NodeNumber, View, ViewError,
 };
 use crate::base::clock::Now;
+use crate::control::cluster::{ClusterStatus, MemberStatus};
 use join::Joining;
 
 /// Microseconds between two calls of [`Membership::handle_time`] at most.
@@ -548,11 +548,11 @@ impl Membership {
         let clock_us = own.and_then(|(node, _)| self.peers.clock_us(node));
         let since_ms = |then: Now| now.since_us(then) / 1_000;
         let of = |member: &super::view::Member| MemberStatus {
-            node: member.node,
-            incarnation: member.incarnation,
+            node: member.node.get(),
             name: member.name.clone(),
+            incarnation: member.incarnation.0,
             advertise: member.advertise.clone(),
-            state: member.state,
+            state: member.state.name(),
             is_own: own.is_some_and(|(node, _)| node == member.node),
             heard_ms: self.peers.heard(member.node).map(since_ms),
             lease_ms: self.peers.lease_at(member.node).map(since_ms),
@@ -565,7 +565,6 @@ impl Membership {
         ClusterStatus {
             cluster: self.me.cluster.clone(),
             is_isolated: self.is_isolated,
-            own,
             revision: *revision,
             members: view.members.iter().map(of).collect(),
             ..ClusterStatus::default()

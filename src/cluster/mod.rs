@@ -17,7 +17,7 @@
 //! | `nats` | the engine: alone knows NATS |
 //! | `setup` | what a carrier needs, from the configuration |
 //! | `spawn` | runs an engine server beside the broker |
-//! | `status` | the cluster as this node sees it, for operators |
+//! | `topics` | what is published below `$SYS` |
 //! | `ports` | the way between the cores and the thread of the gateway |
 //! | `runner` | that thread: gateway, carrier and watchdog together |
 //!
@@ -35,7 +35,7 @@ pub mod ports;
 pub mod runner;
 pub mod setup;
 pub mod spawn;
-pub mod status;
 mod suspicion;
+mod topics;
 pub mod view;
 pub mod watchdog;

@@ -20,9 +20,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::identity::random;
 use super::membership::{Answer, JoinError, Membership, MembershipEvent, Request, TICK_US};
-use super::status::SharedStatus;
 use super::view::{Incarnation, MemberState, NODES_MAX, NodeNumber, View};
 use crate::base::clock::Now;
+use crate::control::cluster::ClusterBoard;
 use bucket::Bucket;
 pub use options::CarrierOptions;
 
@@ -136,7 +136,7 @@ pub struct Carrier {
     has_news: bool,
     turned_at: Now,
     ticks: Interval,
-    status: SharedStatus,
+    board: ClusterBoard,
     status_at: Now,
 }
 
@@ -147,7 +147,7 @@ impl Carrier {
     /// # Errors
     ///
     /// An address or a file cannot be used; the text says which one.
-    pub async fn start(options: CarrierOptions, status: SharedStatus) -> Result<Self, String> {
+    pub async fn start(options: CarrierOptions, board: ClusterBoard) -> Result<Self, String> {
         let (teller, told) = mpsc::unbounded_channel();
         let (servers, connect) = options::prepare(&options, teller.clone()).await?;
         let expected = options.servers_expected.max(servers.len());
@@ -183,7 +183,7 @@ impl Carrier {
             has_news: true,
             turned_at: Now(0),
             ticks,
-            status,
+            board,
             status_at: Now(0),
         })
     }
@@ -343,7 +343,7 @@ impl Carrier {
         status.server = self.server.clone();
         status.reconnects = self.connections.saturating_sub(1);
         status.frames_dropped = self.frames_dropped;
-        self.status.store(Arc::new(status));
+        self.board.set_status(status);
     }
 
     /// Sends a frame to a node, once, or never: without a connection, or when too much waits to be written, it is dropped and

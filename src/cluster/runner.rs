@@ -13,12 +13,13 @@ use crate::cluster::gateway::{Gateway, Joined, NodeId};
 use crate::cluster::nats::{Carrier, CarrierEvent};
 use crate::cluster::ports::GatewayPorts;
 use crate::cluster::setup;
-use crate::cluster::status::SharedStatus;
+use crate::cluster::topics::Topics;
 use crate::cluster::view::{LaneVersions, View};
 use crate::cluster::watchdog::{Order, Watchdog};
 use crate::config::Cluster;
-use crate::control::Cores;
+use crate::control::cluster::{ClusterBoard, ClusterTraffic};
 use crate::control::stop::Stop;
+use crate::control::{Command, Cores, EngineCommand, replies};
 use crate::resources::gauges::Place;
 
 /// Events of the carrier that are handled in a turn.
@@ -26,6 +27,9 @@ const EVENTS_PER_TURN: usize = 256;
 
 /// Longest time without a turn: a stop is noticed by then.
 const TURN_MAX: Duration = Duration::from_millis(500);
+
+/// Microseconds after which what has crossed is shown anew.
+const SHOWN_EVERY_US: u64 = 500_000;
 
 /// Time for which a broker that stops waits until the others know that it has left.
 const LEAVE_MAX: Duration = Duration::from_secs(2);
@@ -46,8 +50,10 @@ pub struct Parts {
     pub settings: Cluster,
     /// The folder of the store, if there is one.
     pub data: Option<PathBuf>,
-    /// Where the cluster is described for others.
-    pub status: SharedStatus,
+    /// Where the cluster is described for operators.
+    pub board: ClusterBoard,
+    /// The interval of `$SYS` topics; zero for never.
+    pub sys_interval: Duration,
     /// A number that clients do not know.
     pub seed: u64,
 }
@@ -66,8 +72,8 @@ pub fn lane_versions() -> LaneVersions {
 pub fn start(parts: Parts) -> Result<JoinHandle<()>, String> {
     let io = |error: io::Error| error.to_string();
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
-    let status = parts.status.clone();
-    let started = setup::start(&parts.settings, parts.data.as_deref(), lane_versions(), status);
+    let board = parts.board.clone();
+    let started = setup::start(&parts.settings, parts.data.as_deref(), lane_versions(), board);
     let (engine, carrier) = runtime.block_on(started)?;
     let run = move || {
         runtime.block_on(async {
@@ -88,6 +94,10 @@ struct Runner {
     cores: Cores,
     started: Instant,
     stop: Stop,
+    board: ClusterBoard,
+    topics: Topics,
+    /// When the state was shown last.
+    shown: Now,
     /// This node's number and incarnation, while it is a member.
     own: Option<(NodeId, u64)>,
     /// By node, the incarnation that is linked.
@@ -97,7 +107,7 @@ struct Runner {
 
 impl Runner {
     fn new(parts: Parts, carrier: Carrier) -> Self {
-        let Parts { place, ports, cores, started, stop, seed, .. } = parts;
+        let Parts { place, ports, cores, started, stop, board, seed, sys_interval, .. } = parts;
         Self {
             gateway: Gateway::new(place, seed),
             watchdog: Watchdog::default(),
@@ -106,6 +116,9 @@ impl Runner {
             cores,
             started,
             stop,
+            board,
+            topics: Topics::new(sys_interval),
+            shown: Now(0),
             own: None,
             linked: vec![None; usize::from(shards::NODES_MAX)],
             is_ready: false,
@@ -179,7 +192,32 @@ impl Runner {
             self.is_ready = true;
             self.carrier.set_ready();
         }
+        self.show(now);
         has_more || goes_on
+    }
+
+    /// Shows the state to operators, on the board and below `$SYS`.
+    fn show(&mut self, now: Now) {
+        if now.since_us(self.shown) < SHOWN_EVERY_US {
+            return;
+        }
+        self.shown = now;
+        let counters = self.gateway.counters();
+        let traffic = ClusterTraffic {
+            sent: counters.messages_sent,
+            received: counters.messages_taken,
+            errors: counters.errors,
+            filters: self.gateway.filters() as u64,
+        };
+        self.board.set_traffic(traffic);
+        let Self { topics, board, cores, .. } = self;
+        topics.publish(now, &board.status(), traffic, |topic, payload| {
+            let (to, _) = replies();
+            let (topic, payload) = (topic.into(), payload.into_bytes().into());
+            let command = EngineCommand::PublishState { topic, payload, reply: to.core(0) };
+            // Refused by a core that stops.
+            let _ = cores.send(0, Command::Engine(command));
+        });
     }
 
     fn has_all_members(&self) -> bool {

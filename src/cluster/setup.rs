@@ -7,10 +7,10 @@ use super::identity::store_number;
 use super::membership::Me;
 use super::nats::{Carrier, CarrierOptions};
 use super::spawn::{Engine, EngineOptions};
-use super::status::SharedStatus;
 use super::view::{LaneVersions, NodeNumber};
 use crate::base::host_name::host_name;
 use crate::config::{Cluster, ClusterEngine, ClusterNode};
+use crate::control::cluster::ClusterBoard;
 
 /// Characters of the secret that engine servers share.
 const SECRET_MIN: usize = 16;
@@ -40,7 +40,7 @@ pub async fn start(
     settings: &Cluster,
     data: Option<&Path>,
     lanes: LaneVersions,
-    status: SharedStatus,
+    board: ClusterBoard,
 ) -> Result<(Option<Engine>, Carrier), String> {
     let (name, number) = node_name(settings);
     let store = store_number(data).map_err(|error| error.to_string())?;
@@ -95,7 +95,7 @@ pub async fn start(
             Some(engine)
         }
     };
-    match Carrier::start(options, status).await {
+    match Carrier::start(options, board).await {
         Ok(carrier) => Ok((engine, carrier)),
         Err(why) => {
             if let Some(engine) = engine {

@@ -26,6 +26,7 @@
 #[cfg(feature = "admin")]
 pub mod answer;
 pub mod bridge;
+pub mod cluster;
 mod command;
 pub mod listener;
 pub mod log;

@@ -10,6 +10,7 @@ use crate::admin::{Prepared, Running};
 use crate::bridges::Bridges;
 use crate::config::listener::UnixSocket;
 use crate::config::{AdminBind, Bind, ExecutorKind, Settings};
+use crate::control::cluster::ClusterBoard;
 use crate::control::listener::ListenerTable;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -40,6 +41,7 @@ pub(super) struct Facts<'a> {
     pub access: Arc<Gate>,
     pub webhooks: Webhooks,
     pub bridges: Bridges,
+    pub cluster: Option<ClusterBoard>,
 }
 
 /// The addresses of the interface. Its Unix sockets are removed with this.
@@ -108,6 +110,7 @@ impl Opened {
             access: facts.access,
             webhooks: facts.webhooks,
             bridges: facts.bridges,
+            cluster: facts.cluster,
         };
         let running = prepared.start(sockets, parts)?;
         for bind in &paths.0 {

@@ -31,6 +31,8 @@ pub use self::summary::Summary;
 use crate::access::Gate;
 use crate::bridges::Bridges;
 use crate::config::{Bind, ExecutorKind as Kind, Settings};
+#[cfg(any(feature = "admin", feature = "cluster"))]
+use crate::control::cluster::ClusterBoard;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
 use crate::engine::Keys;
@@ -153,6 +155,9 @@ pub struct Server {
         expect(dead_code, reason = "there are none")
     )]
     bridges: Bridges,
+    /// What is known of the cluster; none if the broker is no node of one.
+    #[cfg(any(feature = "admin", feature = "cluster"))]
+    cluster: Option<ClusterBoard>,
     plan: Plan,
     access: Arc<Gate>,
     keys: Keys,
@@ -214,6 +219,8 @@ impl Server {
             #[cfg(any(feature = "bridge", feature = "cluster"))]
             settings: settings.clone(),
             bridges,
+            #[cfg(any(feature = "admin", feature = "cluster"))]
+            cluster: settings.cluster.is_enabled().then(ClusterBoard::default),
             plan,
             access,
             keys,
@@ -347,6 +354,7 @@ impl Server {
             access: Arc::clone(&self.access),
             webhooks: self.webhooks.clone(),
             bridges: self.bridges.clone(),
+            cluster: self.cluster.clone(),
         };
         std::mem::take(&mut self.admin).start(facts).map_err(ServerError::Executor)
     }
@@ -376,7 +384,8 @@ impl Server {
             stop: self.stop.clone(),
             settings: self.settings.cluster.clone(),
             data: self.settings.data_folder().ok(),
-            status: Default::default(),
+            board: self.cluster.clone().unwrap_or_default(),
+            sys_interval: std::time::Duration::from_secs(self.settings.mqtt.sys_interval_s.into()),
             seed: crate::cluster::identity::random().map_err(ServerError::Executor)?,
         };
         crate::cluster::runner::start(parts).map(Some).map_err(ServerError::Cluster)

@@ -20,6 +20,11 @@ struct Nodes {
 impl Nodes {
     /// None, with a notice, if there is no engine here.
     fn start(name: &str) -> Option<Self> {
+        Self::start_with(name, |_| String::new())
+    }
+
+    /// With more tables in each configuration, by number.
+    fn start_with(name: &str, more: impl Fn(usize) -> String) -> Option<Self> {
         let engine = Engine::start(name)?;
         let brokers = SETUPS.iter().enumerate();
         let brokers: Vec<Broker> = brokers
@@ -27,7 +32,8 @@ impl Nodes {
                 let name = format!("node{number}");
                 let section = engine.settings(&name);
                 Broker::with_config(&format!(
-                    "{setup}\n[storage]\ndata = \"none\"\n[cluster]\n{section}"
+                    "{setup}\n[storage]\ndata = \"none\"\n{}\n[cluster]\n{section}",
+                    more(number)
                 ))
             })
             .collect();
@@ -174,4 +180,94 @@ fn publishers_go_on_when_a_node_with_subscribers_dies() {
     }
     publisher.publish(Publish::new("t", "2").qos(1, 2));
     assert_eq!(living.next().text(), "2");
+}
+
+#[cfg(feature = "admin")]
+mod operators {
+    use std::path::PathBuf;
+    use std::process::Command;
+
+    use serde_json::Value;
+
+    use super::*;
+
+    fn socket(node: usize) -> PathBuf {
+        std::env::temp_dir().join(format!("ringmq-cluster-{}-{node}.sock", std::process::id()))
+    }
+
+    /// What a command of `broker` prints of a node, if it succeeds.
+    fn told(node: usize, arguments: &[&str]) -> Option<String> {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.args(arguments).args(["--at", &format!("unix:{}", socket(node).display())]);
+        let output = command.output().expect("it runs");
+        output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
+    }
+
+    fn status(node: usize) -> Option<Value> {
+        serde_json::from_str(&told(node, &["cluster", "status", "--json"])?).ok()
+    }
+
+    fn wait_until(what: &str, holds: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !holds() {
+            assert!(Instant::now() < until, "{what}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    #[test]
+    fn operators_see_the_members_whether_a_node_is_ready_and_what_crosses() {
+        let _alone = alone();
+        let admin = |node| format!("[admin]\nlisten = [\"unix:{}\"]", socket(node).display());
+        let Some(nodes) = Nodes::start_with("operators", admin) else { return };
+        for node in 0..3 {
+            let is_ready = || status(node).is_some_and(|status| status["ready"] == true);
+            wait_until("all nodes are ready", is_ready);
+        }
+        let shown = status(1).expect("an answer");
+        let members = shown["members"].as_array().expect("a list");
+        let names: Vec<&str> = members.iter().filter_map(|of| of["name"].as_str()).collect();
+        assert_eq!(names, ["node0", "node1", "node2"]);
+        let own: Vec<bool> = members.iter().map(|of| of["own"] == true).collect();
+        assert_eq!(own.iter().filter(|own| **own).count(), 1, "{shown}");
+        assert!(
+            told(1, &["cluster", "status", "--members"]).is_some_and(|of| of.contains("node2"))
+        );
+        assert!(told(1, &["ctl", "health"]).is_some(), "load balancers may send clients");
+        let mut witness = nodes.witness(1, "t");
+        nodes.client(0, "publisher").publish(Publish::new("t", "x").qos(1, 1));
+        assert_eq!(witness.next().text(), "x");
+        let has_crossed = |node: usize, key: &str| {
+            status(node).is_some_and(|of| of[key].as_u64().is_some_and(|count| count > 0))
+        };
+        wait_until("the message is counted where it was published", || has_crossed(0, "sent"));
+        wait_until("the message is counted where it arrived", || has_crossed(1, "received"));
+        let metrics = told(0, &["ctl", "api", "GET", "/metrics"]).expect("an answer");
+        for line in
+            ["ringmq_cluster_members 3", "ringmq_cluster_ready 1", "silent_seconds{node=\"node"]
+        {
+            assert!(metrics.contains(line), "{line} in {metrics}");
+        }
+        let mut topics = nodes.witness(2, "$SYS/broker/cluster/state");
+        let state: Value = serde_json::from_str(topics.next().text()).expect("JSON");
+        assert_eq!(state["cluster"], shown["cluster"]);
+        drop(nodes);
+        (0..3).for_each(|node| drop(std::fs::remove_file(socket(node))));
+    }
+
+    #[test]
+    fn a_broker_without_a_cluster_says_so() {
+        let path = socket(9);
+        let _broker = Broker::with_config(&format!(
+            "[storage]\ndata = \"none\"\n[admin]\nlisten = [\"unix:{}\"]\n",
+            path.display()
+        ));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
+        command.args(["cluster", "status", "--at", &format!("unix:{}", path.display())]);
+        let output = command.output().expect("it runs");
+        assert!(!output.status.success());
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(error.contains("no node of a cluster"), "{error}");
+        drop(std::fs::remove_file(path));
+    }
 }

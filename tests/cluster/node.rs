@@ -9,9 +9,9 @@ use std::time::{Duration, Instant};
 
 use ringmq::cluster::nats::{Carrier, CarrierEvent};
 use ringmq::cluster::setup;
-use ringmq::cluster::status::SharedStatus;
 use ringmq::cluster::view::LaneVersions;
 use ringmq::config::Settings;
+use ringmq::control::cluster::ClusterBoard;
 
 /// How long a condition is waited for: many times what it takes on a machine that does nothing else.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -160,8 +160,8 @@ fn say(line: &str) {
 
 async fn run(settings: &Settings, data: &Path) {
     let lanes = LaneVersions { lowest: 1, highest: 1 };
-    let status = SharedStatus::default();
-    let started = setup::start(&settings.cluster, Some(data), lanes, Arc::clone(&status)).await;
+    let board = ClusterBoard::default();
+    let started = setup::start(&settings.cluster, Some(data), lanes, board.clone()).await;
     let (engine, mut carrier) = match started {
         Ok(started) => started,
         Err(why) => return say(&format!("failed {why}")),
@@ -179,7 +179,7 @@ async fn run(settings: &Settings, data: &Path) {
             event = carrier.next_event() => take(event, &mut carrier, &mut echoed),
             line = told.recv() => match line.as_deref() {
                 Some("leave") => carrier.leave(),
-                Some("status") => say(&format!("status {:?}", status.load())),
+                Some("status") => say(&format!("status {:?}", board.status())),
                 Some(_) => {}
                 None => break,
             },

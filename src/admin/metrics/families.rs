@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::base::latencies::Kind;
 use crate::base::metrics::{DROPS, Metrics, NumberKind, SHARED_SERIES, Scope, Series};
 use crate::control::bridge::{BridgeState, BridgeStatus, QueueSize};
+use crate::control::cluster::{ClusterStatus, ClusterTraffic, MemberStatus};
 use crate::control::webhooks::{Dropped, Status};
 use crate::platform::process::Process;
 use crate::stats::{Buckets, Snapshot};
@@ -31,6 +32,8 @@ pub struct Numbers {
     /// Each webhook.
     pub webhooks: Vec<Status>,
     pub bridges: Vec<(BridgeStatus, Option<QueueSize>)>,
+    /// The cluster; none if the broker is no node of one.
+    pub cluster: Option<(Arc<ClusterStatus>, ClusterTraffic)>,
     /// What was exported to a collector: requests with metrics, sampled messages, sampled messages that were lost, and
     /// requests that have failed.
     pub exports: [u64; 4],
@@ -89,6 +92,9 @@ pub fn all(numbers: &Numbers) -> Families {
     add_broker(&mut families, numbers);
     add_webhooks(&mut families, &numbers.webhooks);
     add_bridges(&mut families, &numbers.bridges);
+    if let Some((status, traffic)) = &numbers.cluster {
+        add_cluster(&mut families, status, traffic);
+    }
     add_exports(&mut families, numbers.exports);
     add_process(&mut families, &numbers.process);
     families
@@ -326,6 +332,70 @@ fn add_bridges(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)
     });
     let states = Content::Gauges(states.collect());
     add(families, "ringmq_bridge_state", "Whether a bridge is in a state: 1 or 0.", states);
+}
+
+/// Adds who is a member of the cluster, and what has crossed between nodes.
+fn add_cluster(families: &mut Families, status: &ClusterStatus, traffic: &ClusterTraffic) {
+    let one = |value: u64| vec![(Vec::new(), Value::Whole(value))];
+    let gauges = [
+        (
+            "ready",
+            "Whether this node of the cluster is ready for clients: 1 or 0.",
+            u64::from(status.unready().is_none()),
+        ),
+        (
+            "isolated",
+            "Whether the engine of the cluster has no quorum: 1 or 0.",
+            u64::from(status.is_isolated),
+        ),
+        (
+            "connected",
+            "Whether this node is connected to the engine of the cluster: 1 or 0.",
+            u64::from(status.server.is_some()),
+        ),
+        ("members", "Members of the cluster.", status.members.len() as u64),
+        (
+            "filters",
+            "Topic Filters and shared subscriptions that this node has announced.",
+            traffic.filters,
+        ),
+    ];
+    for (name, help, value) in gauges {
+        add(families, &format!("ringmq_cluster_{name}"), help, Content::Gauges(one(value)));
+    }
+    let counters = [
+        (
+            "messages_sent",
+            "Messages sent to other nodes, each once for each of them.",
+            traffic.sent,
+        ),
+        ("messages_received", "Messages received from other nodes.", traffic.received),
+        (
+            "errors",
+            "Nodes that were left because what they sent could not be understood.",
+            traffic.errors,
+        ),
+        (
+            "reconnects",
+            "Connections to the engine of the cluster after the first.",
+            status.reconnects,
+        ),
+        (
+            "frames_dropped",
+            "Frames that were dropped on their way to the engine, and sent again.",
+            status.frames_dropped,
+        ),
+    ];
+    for (name, help, value) in counters {
+        add(families, &format!("ringmq_cluster_{name}"), help, Content::Counters(one(value)));
+    }
+    let others = || status.members.iter().filter(|member| !member.is_own);
+    let label = |of: &MemberStatus| vec![("node", of.name.clone())];
+    let silent =
+        others().filter_map(|of| Some((label(of), Value::Real(of.heard_ms? as f64 / 1e3))));
+    let silent = Content::Gauges(silent.collect());
+    let help = "Time since something of another node came.";
+    add(families, "ringmq_cluster_silent_seconds", help, silent);
 }
 
 /// Adds what waits for each bridge, as far as it is known.

@@ -12,12 +12,31 @@ use super::*;
 use crate::base::latencies::{Kind, Recording};
 use crate::base::metrics::{Drop as Cause, Metrics};
 use crate::control::bridge::{BridgeState, BridgeStatus, ConnectionStatus, QueueSize};
+use crate::control::cluster::{ClusterStatus, ClusterTraffic, MemberStatus};
 use crate::control::webhooks::Status;
 use crate::stats::Snapshot;
 
 /// Labels that a metric may have. None is chosen by clients.
-const LABELS: [&str; 10] =
-    ["bridge", "cause", "core", "le", "listener", "qos", "reason", "state", "version", "webhook"];
+const LABELS: [&str; 11] = [
+    "bridge", "cause", "core", "le", "listener", "node", "qos", "reason", "state", "version",
+    "webhook",
+];
+
+/// A cluster of two nodes.
+fn cluster() -> ClusterStatus {
+    let member = |node, name: &str| MemberStatus {
+        node,
+        name: name.to_owned(),
+        incarnation: 1,
+        advertise: String::new(),
+        state: "member",
+        is_own: node == 0,
+        heard_ms: Some(250),
+        lease_ms: None,
+        clock_ahead_ms: None,
+    };
+    ClusterStatus { members: vec![member(0, "a"), member(1, "b")], ..ClusterStatus::default() }
+}
 
 /// Numbers of which every metric has a value, of two cores.
 fn numbers() -> Numbers {
@@ -46,6 +65,7 @@ fn numbers() -> Numbers {
         memory_bytes_max: 1 << 30,
         store_bytes_max: Some(1 << 33),
         certificates_expire_s: vec![("0.0.0.0:8883".to_owned(), 1_900_000_000)],
+        cluster: Some((Arc::new(cluster()), ClusterTraffic { sent: 7, ..Default::default() })),
         bridges: vec![(
             BridgeStatus {
                 name: "b".to_owned(),

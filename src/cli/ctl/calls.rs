@@ -5,8 +5,8 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 use super::flags::{
-    BanCommand, BanKind, BridgeCommand, ClientPart, ClientState, ClientsFlags, CtlCommand,
-    RetainedCommand, RuleCommand, SessionCommand, TraceFlags, UserCommand,
+    BanCommand, BanKind, BridgeCommand, ClientPart, ClientState, ClientsFlags, ClusterCommand,
+    CtlCommand, RetainedCommand, RuleCommand, SessionCommand, TraceFlags, UserCommand,
 };
 use super::table::{self, List};
 use super::{Error, NewPassword, given_or_input};
@@ -106,6 +106,20 @@ const BRIDGES: List = List {
         "connects",
         "sessions_lost",
         "why",
+    ],
+};
+const MEMBERS: List = List {
+    field: "members",
+    columns: &[
+        "node",
+        "name",
+        "state",
+        "own",
+        "advertise",
+        "incarnation",
+        "heard_ms",
+        "lease_ms",
+        "clock_ahead_ms",
     ],
 };
 const SETTINGS: List = List {
@@ -240,6 +254,10 @@ pub fn of(command: &CtlCommand, new_password: NewPassword<'_>) -> Result<Call, E
         CtlCommand::Session { what } => session(what),
         CtlCommand::Bridges => bridge(&BridgeCommand::List),
         CtlCommand::Bridge { what } => bridge(what),
+        CtlCommand::Cluster { what: ClusterCommand::Status { members } } => {
+            let view = if *members { View::List(MEMBERS) } else { View::Fields };
+            Call::get("/api/v1/cluster", view)
+        }
         CtlCommand::Webhooks => Call::get("/api/v1/webhooks", View::List(WEBHOOKS)),
         CtlCommand::Config => Call::get("/api/v1/config", View::List(SETTINGS)),
         CtlCommand::Reload { dry_run, close, drop_queues } => {
@@ -545,6 +563,8 @@ mod tests {
             ("rule remove 7", "DELETE /api/v1/rules/7"),
             ("webhooks", "GET /api/v1/webhooks"),
             ("health --bridges", "GET /readyz?verbose&bridges"),
+            ("cluster status", "GET /api/v1/cluster"),
+            ("cluster status --members", "GET /api/v1/cluster"),
             ("bridges", "GET /api/v1/bridges"),
             ("bridge list", "GET /api/v1/bridges"),
             ("bridge show a", "GET /api/v1/bridges/a"),

@@ -6,9 +6,9 @@ use clap::{Args, Subcommand, ValueEnum};
 
 use super::target::Target;
 
-/// Flags of `broker ctl`.
+/// How the admin interface is reached, and how its answers are shown.
 #[derive(Clone, Debug, Args)]
-pub struct CtlFlags {
+pub struct InterfaceFlags {
     /// Where the admin interface is: `unix:PATH`, `http://HOST:PORT` or `https://HOST:PORT`. The default is the
     /// environment variable RINGMQCTL_AT, then what the configuration says, then the socket of the system's service.
     #[arg(long, value_name = "AT", global = true)]
@@ -33,10 +33,36 @@ pub struct CtlFlags {
     /// Print the answers of the interface as JSON, one a line.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// Flags of `broker ctl`.
+#[derive(Clone, Debug, Args)]
+pub struct CtlFlags {
+    /// How the admin interface is reached.
+    #[command(flatten)]
+    pub interface: InterfaceFlags,
 
     /// The command.
     #[command(subcommand)]
     pub what: CtlCommand,
+}
+
+/// Flags of `broker cluster`, which is short for `broker ctl cluster`.
+#[derive(Clone, Debug, Args)]
+pub struct ClusterFlags {
+    /// How the admin interface is reached.
+    #[command(flatten)]
+    pub interface: InterfaceFlags,
+
+    /// The command.
+    #[command(subcommand)]
+    pub what: ClusterCommand,
+}
+
+impl From<ClusterFlags> for CtlFlags {
+    fn from(ClusterFlags { interface, what }: ClusterFlags) -> Self {
+        Self { interface, what: CtlCommand::Cluster { what } }
+    }
 }
 
 /// Commands of `broker ctl`.
@@ -162,6 +188,12 @@ pub enum CtlCommand {
         /// The command.
         #[command(subcommand)]
         what: BridgeCommand,
+    },
+    /// Show the cluster as the broker sees it.
+    Cluster {
+        /// The command.
+        #[command(subcommand)]
+        what: ClusterCommand,
     },
     /// Show the webhooks: what they have sent and dropped, and what waits.
     Webhooks,
@@ -503,6 +535,17 @@ pub enum SessionCommand {
 
         /// Topic Filter.
         filter: String,
+    },
+}
+
+/// Commands for the cluster.
+#[derive(Clone, Debug, Subcommand)]
+pub enum ClusterCommand {
+    /// Show whether this node is ready, its members, and what has crossed between them.
+    Status {
+        /// Show only the members, as a table.
+        #[arg(long)]
+        members: bool,
     },
 }
 

@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use calls::{Call, View};
 use client::{Answer, Client};
-pub use flags::{CtlCommand, CtlFlags, ROLES, TokenCommand, level_names};
+pub use flags::{ClusterFlags, CtlCommand, CtlFlags, ROLES, TokenCommand, level_names};
 use output::Output;
 pub use target::Target;
 use trace::Trace;
@@ -106,17 +106,19 @@ impl Error {
 
 /// Runs the command.
 pub fn run(flags: &CtlFlags, known: &Known<'_>) -> Result<Outcome, Error> {
-    let target = Target::find(flags.at.as_ref(), known.places.clone())?;
-    let token = target::token(flags.token_file.as_deref())?;
-    if token.is_some() && target.is_exposed() && !flags.insecure {
+    let CtlFlags { interface, what } = flags;
+    let target = Target::find(interface.at.as_ref(), known.places.clone())?;
+    let token = target::token(interface.token_file.as_deref())?;
+    if token.is_some() && target.is_exposed() && !interface.insecure {
         return Err(Error::Usage(format!(
             "{target}: others on the way could read the token, which is sent as plain text; use https, or --insecure in a \
              network that you trust"
         )));
     }
-    let client = Client::new(target, token, flags.ca.as_deref(), flags.identity.as_deref())?;
-    let output = Output::new(flags.json);
-    Ok(match &flags.what {
+    let client =
+        Client::new(target, token, interface.ca.as_deref(), interface.identity.as_deref())?;
+    let output = Output::new(interface.json);
+    Ok(match what {
         CtlCommand::Top { by, n, interval, once } => {
             top::run(&client, output, (*by, *n), *interval, *once)?
         }

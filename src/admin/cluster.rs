@@ -1,0 +1,117 @@
+//! The cluster as this node sees it.
+
+use axum::Json;
+use axum::extract::State;
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::admin::routes::{Route, get};
+use crate::admin::{Answer, Problem, Shared};
+use crate::config::Role;
+use crate::control::cluster::{ClusterBoard, MemberStatus};
+
+/// The routes of this module.
+pub fn routes() -> Vec<Route> {
+    vec![
+        get("/api/v1/cluster", Role::Read, "The cluster as this node sees it", cluster)
+            .answers::<Cluster>(),
+    ]
+}
+
+/// The cluster as this node sees it. Counters are since the start of this broker.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Cluster {
+    /// Name of the cluster.
+    cluster: String,
+    /// Whether this node is ready for clients.
+    ready: bool,
+    /// Why it is not; null if it is.
+    why: Option<&'static str>,
+    /// The engine server that this node is connected to, as HOST:PORT; null without a connection.
+    server: Option<String>,
+    /// Whether the engine has had no quorum for ten seconds, as far as this node reaches it.
+    isolated: bool,
+    /// Connections to engine servers after the first.
+    reconnects: u64,
+    /// Frames that were dropped because the connection was down or behind; they are sent again.
+    frames_dropped: u64,
+    /// Application messages sent to other nodes, each once for each of them.
+    sent: u64,
+    /// Application messages received from other nodes.
+    received: u64,
+    /// Nodes that were left because what they sent could not be understood.
+    errors: u64,
+    /// Topic Filters and shared subscriptions that this node has announced to the others.
+    filters: u64,
+    /// The members, by number.
+    members: Vec<Member>,
+}
+
+/// A member.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Member {
+    /// Number, 0 to 63.
+    node: u8,
+    /// Name.
+    name: String,
+    /// State: joining, member or leaving.
+    state: &'static str,
+    /// Whether it is the node that answers.
+    own: bool,
+    /// Address for clients, if one is configured.
+    advertise: Option<String>,
+    /// Which of its starts this is.
+    incarnation: u64,
+    /// Milliseconds since something of it came; null for the node that answers, or if nothing has.
+    heard_ms: Option<u64>,
+    /// Milliseconds since it renewed its lease, as far as is known.
+    lease_ms: Option<u64>,
+    /// How far its clock is ahead of that of the node that answers, in milliseconds; null if that is not known yet.
+    clock_ahead_ms: Option<i64>,
+}
+
+impl From<&MemberStatus> for Member {
+    fn from(of: &MemberStatus) -> Self {
+        Self {
+            node: of.node,
+            name: of.name.clone(),
+            state: of.state,
+            own: of.is_own,
+            advertise: Some(of.advertise.clone()).filter(|address| !address.is_empty()),
+            incarnation: of.incarnation,
+            heard_ms: of.heard_ms.filter(|_| !of.is_own),
+            lease_ms: of.lease_ms,
+            clock_ahead_ms: of.clock_ahead_ms,
+        }
+    }
+}
+
+impl From<&ClusterBoard> for Cluster {
+    fn from(board: &ClusterBoard) -> Self {
+        let (status, traffic) = (board.status(), board.traffic());
+        let why = status.unready();
+        Self {
+            cluster: status.cluster.clone(),
+            ready: why.is_none(),
+            why,
+            server: status.server.clone(),
+            isolated: status.is_isolated,
+            reconnects: status.reconnects,
+            frames_dropped: status.frames_dropped,
+            sent: traffic.sent,
+            received: traffic.received,
+            errors: traffic.errors,
+            filters: traffic.filters,
+            members: status.members.iter().map(Member::from).collect(),
+        }
+    }
+}
+
+async fn cluster(State(admin): State<Shared>) -> Answer<Cluster> {
+    let none = || {
+        Problem::not_found(
+            "this broker is no node of a cluster: its configuration has no [cluster]",
+        )
+    };
+    admin.broker.cluster.as_ref().map(|board| Json(Cluster::from(board))).ok_or_else(none)
+}

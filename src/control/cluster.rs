@@ -1,0 +1,147 @@
+//! What is known of the cluster, for operators: who is a member, and what has crossed between nodes.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+
+/// A member as this node sees it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MemberStatus {
+    /// Its number, 0 to 63.
+    pub node: u8,
+    /// Its name.
+    pub name: String,
+    /// Which of its starts this is.
+    pub incarnation: u64,
+    /// The address for clients; empty if none is configured.
+    pub advertise: String,
+    /// What it does: `joining`, `member` or `leaving`.
+    pub state: &'static str,
+    /// Whether it is this node.
+    pub is_own: bool,
+    /// Milliseconds since something of it came; none if nothing has, or it is this node.
+    pub heard_ms: Option<u64>,
+    /// Milliseconds since it renewed its lease, as far as this node saw.
+    pub lease_ms: Option<u64>,
+    /// How far its clock is ahead of this node's, in milliseconds; none if that is not known yet.
+    pub clock_ahead_ms: Option<i64>,
+}
+
+/// The membership as this node sees it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClusterStatus {
+    /// The name of the cluster.
+    pub cluster: String,
+    /// The engine server that this node uses, as `HOST:PORT`; none while there is no connection.
+    pub server: Option<String>,
+    /// Connections to engine servers so far, after the first.
+    pub reconnects: u64,
+    /// Whether the engine has had no quorum for ten seconds, as far as this node reaches it.
+    pub is_isolated: bool,
+    /// The revision of the list of members in the engine's bucket.
+    pub revision: u64,
+    /// Frames that were dropped because the connection was down or behind. Lanes send them again.
+    pub frames_dropped: u64,
+    /// The members, by number.
+    pub members: Vec<MemberStatus>,
+}
+
+impl ClusterStatus {
+    /// This node, while it is a member.
+    pub fn own(&self) -> Option<&MemberStatus> {
+        self.members.iter().find(|member| member.is_own)
+    }
+
+    /// Why load balancers should not send clients to this node; none if they should.
+    pub fn unready(&self) -> Option<&'static str> {
+        match self.own() {
+            None => Some("this node is no member of the cluster"),
+            Some(_) if self.is_isolated => Some("the engine of the cluster has no quorum"),
+            Some(own) => match own.state {
+                "member" => None,
+                "joining" => Some("this node does not know yet what the others subscribe to"),
+                _ => Some("this node is leaving the cluster"),
+            },
+        }
+    }
+}
+
+/// What has crossed between this node and the others since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterTraffic {
+    /// Application messages sent to other nodes, each once for each of them.
+    pub sent: u64,
+    /// Application messages received from other nodes.
+    pub received: u64,
+    /// Nodes that were left because what they said could not be understood.
+    pub errors: u64,
+    /// Topic Filters and shared subscriptions that this node has announced.
+    pub filters: u64,
+}
+
+/// The latest of both, written by the threads of the cluster.
+#[derive(Clone, Debug, Default)]
+pub struct ClusterBoard(Arc<Latest>);
+
+#[derive(Debug, Default)]
+struct Latest {
+    status: ArcSwap<ClusterStatus>,
+    traffic: ArcSwap<ClusterTraffic>,
+}
+
+impl ClusterBoard {
+    /// The membership.
+    pub fn status(&self) -> Arc<ClusterStatus> {
+        self.0.status.load_full()
+    }
+
+    /// What has crossed.
+    pub fn traffic(&self) -> ClusterTraffic {
+        **self.0.traffic.load()
+    }
+
+    /// The membership has changed, or some time has passed.
+    pub fn set_status(&self, status: ClusterStatus) {
+        self.0.status.store(Arc::new(status));
+    }
+
+    /// Something has crossed.
+    pub fn set_traffic(&self, traffic: ClusterTraffic) {
+        if self.traffic() != traffic {
+            self.0.traffic.store(Arc::new(traffic));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(state: &'static str) -> MemberStatus {
+        MemberStatus {
+            node: 0,
+            name: "a".to_owned(),
+            incarnation: 1,
+            advertise: String::new(),
+            state,
+            is_own: true,
+            heard_ms: None,
+            lease_ms: None,
+            clock_ahead_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_node_is_ready_once_it_knows_what_the_others_subscribe_to_and_while_the_engine_decides() {
+        let mut status = ClusterStatus::default();
+        assert!(status.unready().is_some_and(|why| why.contains("no member")));
+        status.members.push(member("joining"));
+        assert!(status.unready().is_some_and(|why| why.contains("subscribe")));
+        status.members[0] = member("member");
+        assert_eq!(status.unready(), None);
+        status.is_isolated = true;
+        assert!(status.unready().is_some_and(|why| why.contains("quorum")));
+        (status.is_isolated, status.members[0]) = (false, member("leaving"));
+        assert!(status.unready().is_some_and(|why| why.contains("leaving")));
+    }
+}
