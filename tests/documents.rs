@@ -120,7 +120,8 @@ fn flags(text: &str) -> BTreeSet<&str> {
 }
 
 /// Commands of `broker ctl` with flags.
-const CTL: [&[&str]; 20] = [
+const CTL: [&[&str]; 21] = [
+    &["cluster", "status"],
     &["health"],
     &["top"],
     &["clients"],
