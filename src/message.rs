@@ -1,5 +1,7 @@
 //! Application Messages that outlive the packet they arrived in: queued, in flight, or retained.
 
+pub mod incoming_aliases;
+
 use bytes::Bytes;
 use triomphe::{Arc, ThinArc};
 

@@ -26,6 +26,8 @@ pub(super) struct Client {
     /// No rule applies to the client: it is a bridge whose configuration names no user.
     pub is_exempt: bool,
     pub user: Option<Box<str>>,
+    /// Client Identifier under which rules look at a bridge; none: at other clients under their own.
+    pub known_as: Option<Box<str>>,
     /// Entry of the user with whose password the client authenticated.
     pub entry: Option<Arc<User>>,
     /// Rules that the client brought along.
@@ -55,6 +57,11 @@ pub(super) struct Asking {
 }
 
 impl Client {
+    /// Whom rules look at.
+    pub fn subject<'a>(&'a self, who: &Identity<'a>) -> Subject<'a> {
+        subject(self.user.as_deref(), self.known_as.as_deref(), who)
+    }
+
     /// Discards decisions of an older snapshot.
     #[inline]
     pub fn refresh(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
@@ -66,7 +73,7 @@ impl Client {
     fn renew(&mut self, snapshot: &Snapshot, who: &Identity<'_>) {
         self.revision = snapshot.revision;
         let rules = snapshot.rules.of(self.listener).map(|rules| &**rules);
-        let subject = subject(self.user.as_deref(), who);
+        let subject = self.subject(who);
         self.sections = rules.map_or_else(Box::default, |rules| rules.sections_of(&subject));
         self.publishes_all = match (&snapshot.security, rules) {
             (Some(security), _) => security.publishes_all(self.user.as_deref()),
@@ -132,6 +139,11 @@ impl Origins {
     }
 }
 
-pub(super) fn subject<'a>(user: Option<&'a str>, who: &Identity<'a>) -> Subject<'a> {
-    Subject { user, client_identifier: who.client_identifier.as_str() }
+/// Whom rules look at: a client, or a bridge under the name that its configuration says.
+pub(super) fn subject<'a>(
+    user: Option<&'a str>,
+    known_as: Option<&'a str>,
+    who: &Identity<'a>,
+) -> Subject<'a> {
+    Subject { user, client_identifier: known_as.unwrap_or_else(|| who.client_identifier.as_str()) }
 }

@@ -224,21 +224,21 @@ impl CoreAccess {
             return Decision::Allowed(qos);
         }
         client.refresh(snapshot, who);
-        let Client { sections, user, grants, question, is_exempt, .. } = client;
+        let Client { sections, user, known_as, grants, question, is_exempt, .. } = client;
         if *is_exempt {
             return Decision::Allowed(qos);
         }
         let asked = Asked { rules, security, sections, grants: grants.as_ref(), authorizer };
         let wish = Wish::Subscribe { filter, qos };
-        let authorizer = match asked.decide(&subject(user.as_deref(), who), &wish, &mut self.steps)
-        {
+        let subject = subject(user.as_deref(), known_as.as_deref(), who);
+        let authorizer = match asked.decide(&subject, &wish, &mut self.steps) {
             Verdict::Allowed(qos) => return Decision::Allowed(qos),
             Verdict::Denied => return Decision::Denied,
             // The server was asked when the client subscribed.
             Verdict::Undecided(_) if !asks => return Decision::Allowed(qos),
             Verdict::Undecided(authorizer) => authorizer,
         };
-        let client = who.client_identifier.as_str();
+        let client = subject.client_identifier;
         let asks = Question::new(Action::Subscribe, user.as_deref(), client, filter);
         match answered(question, &self.questions, now, authorizer, &asks) {
             Some(Decided { is_allowed: true, .. }) => Decision::Allowed(qos),
@@ -305,6 +305,7 @@ impl Access for CoreAccess {
             listener: self.origins.of(exchange),
             is_exempt: user.is_none(),
             user: user.clone(),
+            known_as: Some(client_identifier.into()),
             client_identifier: client_identifier.into(),
             ..Client::default()
         }));
@@ -355,7 +356,7 @@ impl Access for CoreAccess {
         };
         let client = self.clients.get(who.exchange as u32 as usize).and_then(Option::as_ref);
         let user = client.and_then(|client| client.user.as_deref());
-        match rules.decide_identifier(&subject(user, who)) {
+        match rules.decide_identifier(&subject(user, None, who)) {
             Some(verdict) if !verdict.is_allowed => IdentifierClaim::Denied,
             Some(verdict) if verdict.is_own => IdentifierClaim::Own,
             Some(_) => IdentifierClaim::Allowed,
@@ -381,7 +382,7 @@ impl Access for CoreAccess {
         if client.publishes_all && !topic.starts_with('$') {
             return Decision::Allowed(());
         }
-        let Client { decisions, sections, user, grants, question, listener, .. } = client;
+        let Client { decisions, sections, user, known_as, grants, question, listener, .. } = client;
         let (steps, questions) = (&mut self.steps, &self.questions);
         let mut unanswered = None;
         let decided = decisions.decide(&self.hasher, topic, qos, retain, now, || {
@@ -389,11 +390,12 @@ impl Access for CoreAccess {
             let rules = snapshot.rules.of(*listener).map(|rules| &**rules);
             let asked = Asked { rules, security, sections, grants: grants.as_ref(), authorizer };
             let wish = Wish::Publish { topic, qos, retain };
-            match asked.decide(&subject(user.as_deref(), who), &wish, steps) {
+            let subject = subject(user.as_deref(), known_as.as_deref(), who);
+            match asked.decide(&subject, &wish, steps) {
                 Verdict::Allowed(_) => Some(Decided::by_rule(true)),
                 Verdict::Denied => Some(Decided::by_rule(false)),
                 Verdict::Undecided(authorizer) => {
-                    let client = who.client_identifier.as_str();
+                    let client = subject.client_identifier;
                     let asks = Question::new(Action::Publish, user.as_deref(), client, topic);
                     let found = answered(question, questions, now, authorizer, &asks);
                     unanswered = found.is_none().then(|| (Arc::clone(authorizer), asks));
@@ -442,7 +444,7 @@ impl Access for CoreAccess {
         }
         if let Some(security) = &snapshot.security {
             let client = known(&mut self.clients, &self.origins, who.exchange);
-            let subject = subject(client.user.as_deref(), who);
+            let subject = client.subject(who);
             return security.coverage(&subject, filter, &mut self.steps);
         }
         let rules = snapshot.rules.of(self.origins.of(who.exchange));
@@ -451,7 +453,7 @@ impl Access for CoreAccess {
         };
         let client = known(&mut self.clients, &self.origins, who.exchange);
         client.refresh(snapshot, who);
-        let subject = subject(client.user.as_deref(), who);
+        let subject = client.subject(who);
         self.steps += 2 * rules.steps(&client.sections, filter);
         let (coverage, is_denied) = match rules.covered(&client.sections, &subject, filter) {
             Covered::Whole => return Coverage::Whole,
@@ -561,7 +563,7 @@ impl Access for CoreAccess {
     fn may_unsubscribe(&mut self, who: &Identity<'_>, filter: &str) -> bool {
         let Some(security) = &self.snapshot.load().security else { return true };
         let client = known(&mut self.clients, &self.origins, who.exchange);
-        security.may_unsubscribe(&subject(client.user.as_deref(), who), filter, &mut self.steps)
+        security.may_unsubscribe(&client.subject(who), filter, &mut self.steps)
     }
 
     fn control_topic(&mut self, topic: &str) -> ControlTopic {
@@ -574,7 +576,7 @@ impl Access for CoreAccess {
     fn command(&mut self, who: &Identity<'_>, payload: &[u8]) -> bool {
         let client = known(&mut self.clients, &self.origins, who.exchange);
         let (reply, notify) = (self.publish.clone(), Arc::clone(&self.notify));
-        self.control.command(&subject(client.user.as_deref(), who), payload, reply, notify)
+        self.control.command(&client.subject(who), payload, reply, notify)
     }
 
     fn poll_publication(&mut self) -> Option<(&'static str, Vec<u8>)> {

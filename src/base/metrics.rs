@@ -18,7 +18,7 @@ pub enum Drop {
     MemoryFull,
     /// The session ended with queued messages.
     SessionEnded,
-    /// QoS 0 for a client that is offline.
+    /// QoS 0, or a message to a bridge that queues none meanwhile, for a client that is offline.
     Offline,
     /// The publisher is not authorized to publish to the topic.
     NotAuthorized,

@@ -38,9 +38,18 @@ impl Change {
     pub fn reconnects(&self, bridge: &Bridge) -> bool {
         match self {
             Self::To(wanted, _) | Self::Leave(wanted, _) => {
-                changes::change(bridge, wanted).effect == Effect::Reconnects
+                let effect = changes::change(bridge, wanted).effect;
+                matches!(effect, Effect::Reconnects | Effect::Deferred)
             }
             Self::End { .. } => false,
+        }
+    }
+
+    /// Whether it waits until the connection has ended by itself, if the bridge has this table.
+    pub fn is_deferred(&self, bridge: &Bridge) -> bool {
+        match self {
+            Self::To(wanted, _) => changes::change(bridge, wanted).effect == Effect::Deferred,
+            Self::Leave(..) | Self::End { .. } => false,
         }
     }
 }
@@ -86,6 +95,7 @@ impl Changing {
                 // What CONNECT has announced.
                 terms.packet_bytes_max = worker.terms.packet_bytes_max;
                 terms.receive_maximum = worker.terms.receive_maximum;
+                terms.topic_alias_maximum = worker.terms.topic_alias_maximum;
                 worker.adopt(*bridge, *terms);
                 self.is_adapted = true;
                 LinkOrder::Change(Arc::clone(&worker.terms))

@@ -39,6 +39,8 @@ pub(super) struct Outcome {
     pub is_version_refused: bool,
     /// The reason.
     pub why: Option<String>,
+    /// What a reload has changed meanwhile, and holds from now on.
+    pub deferred: Option<Change>,
     /// The order that has ended it.
     pub order: Option<Order>,
     /// It has ended because there was no traffic.
@@ -134,7 +136,7 @@ impl Course {
 
 impl Worker {
     /// Learns from a connection that has ended. Returns how long to wait before the next one; none for no time.
-    pub fn conclude(&mut self, outcome: Outcome, course: &mut Course) -> Option<Duration> {
+    pub fn conclude(&mut self, mut outcome: Outcome, course: &mut Course) -> Option<Duration> {
         if outcome.is_discarded {
             course.start = Start::First;
         } else if outcome.lasted.is_some() {
@@ -147,6 +149,9 @@ impl Worker {
         course.is_given_up = outcome.is_given_up;
         self.note_end(&outcome);
         self.learn_of_no_local(&outcome, course);
+        if let Some(change) = outcome.deferred.take() {
+            self.carry_out(Order::Change(change), course);
+        }
         if let Some(order) = outcome.order {
             self.carry_out(order, course);
             return None;

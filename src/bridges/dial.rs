@@ -38,7 +38,7 @@ pub(super) fn connect(server: &Server, bridge: &Bridge) -> io::Result<TcpStream>
         }
     }
     let socket = outcome?;
-    prepare(&socket, Duration::from_secs(bridge.keep_alive_s.into()))?;
+    prepare(&socket, bridge)?;
     Ok(socket)
 }
 
@@ -82,11 +82,65 @@ pub(super) fn pair() -> io::Result<(TcpStream, TcpStream)> {
 }
 
 /// A silent network ends the connection, as far as the system supports that.
-fn prepare(socket: &TcpStream, keep_alive: Duration) -> io::Result<()> {
+fn prepare(socket: &TcpStream, bridge: &Bridge) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let of = SockRef::from(socket);
-    let _ = of.set_tcp_keepalive(&TcpKeepalive::new().with_time(keep_alive));
+    let (tcp, keep_alive) = (&bridge.tcp, Duration::from_secs(bridge.keep_alive_s.into()));
+    let idle = match tcp.keep_alive_idle_s {
+        0 => keep_alive,
+        own => Duration::from_secs(own.into()),
+    };
+    #[cfg_attr(target_os = "openbsd", expect(unused_mut, reason = "nothing else is set"))]
+    let mut probes = TcpKeepalive::new().with_time(idle);
+    // OpenBSD has them for the whole system only.
+    #[cfg(not(target_os = "openbsd"))]
+    {
+        if tcp.keep_alive_interval_s > 0 {
+            probes = probes.with_interval(Duration::from_secs(tcp.keep_alive_interval_s.into()));
+        }
+        if tcp.keep_alive_probes > 0 {
+            probes = probes.with_retries(tcp.keep_alive_probes.into());
+        }
+    }
+    let _ = of.set_tcp_keepalive(&probes);
     #[cfg(target_os = "linux")]
-    of.set_tcp_user_timeout(Some(keep_alive))?;
+    of.set_tcp_user_timeout(Some(match tcp.user_timeout_ms {
+        0 => keep_alive,
+        own => Duration::from_millis(own.into()),
+    }))?;
     socket.set_nonblocking(true)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+    use crate::config::Settings;
+
+    /// The socket of a connection of a bridge with these keys.
+    fn connected(keys: &str) -> TcpStream {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).expect("an address");
+        let server = format!("mqtt://{}", listener.local_addr().expect("bound"));
+        let text = format!(
+            "[[bridges]]\nname = \"a\"\nservers = [{server:?}]\n{keys}\n[[bridges.out]]\nfilter = \"#\"\n"
+        );
+        let bridge = Settings::from_toml(&text).expect("valid").bridges.remove(0);
+        connect(&bridge.servers[0], &bridge).expect("somebody listens")
+    }
+
+    #[test]
+    fn a_silent_network_ends_a_connection_as_the_configuration_says() {
+        let socket = connected("keep_alive_s = 30");
+        let of = SockRef::from(&socket);
+        let keep_alive = Duration::from_secs(30);
+        assert_eq!(of.tcp_keepalive_time().expect("an option"), keep_alive);
+        assert_eq!(of.tcp_user_timeout().expect("an option"), Some(keep_alive));
+        let socket = connected(
+            "tcp = { keep_alive_idle_s = 7, keep_alive_interval_s = 3, keep_alive_probes = 5, user_timeout_ms = 9500 }",
+        );
+        let of = SockRef::from(&socket);
+        assert_eq!(of.tcp_keepalive_time().expect("an option"), Duration::from_secs(7));
+        assert_eq!(of.tcp_keepalive_interval().expect("an option"), Duration::from_secs(3));
+        assert_eq!(of.tcp_keepalive_retries().expect("an option"), 5);
+        assert_eq!(of.tcp_user_timeout().expect("an option"), Some(Duration::from_millis(9_500)));
+    }
 }

@@ -72,7 +72,10 @@ impl Place {
             }),
             accepts: bridge.accepts(),
             session: session(&bridge.name).into(),
-            user: (!bridge.user.is_empty()).then(|| bridge.user.as_str().into()),
+            user: some(&bridge.user),
+            known_as: some(&bridge.local_client_identifier),
+            topic_alias_maximum: bridge.topic_alias_maximum,
+            unsubscribes_out: bridge.unsubscribe_out,
             client_identifier: client_identifier.into(),
             keep_alive_s: bridge.keep_alive_s,
             session_expiry_s: bridge.session_expiry_s,
@@ -239,6 +242,11 @@ impl Running {
     pub fn whole(&self, name: &str) -> Option<&Arc<Whole>> {
         self.entries.iter().find(|entry| entry.bridge.name == name).map(|entry| &entry.whole)
     }
+}
+
+/// A text that may be empty for none.
+fn some(text: &str) -> Option<Box<str>> {
+    (!text.is_empty()).then(|| text.into())
 }
 
 /// Says that there is a session of a bridge that is not configured.

@@ -37,6 +37,8 @@ pub(super) struct Watched<'a> {
     /// When its token is about to end.
     renews: Option<Instant>,
     changing: Changing,
+    /// What a reload has changed, and holds when the connection has ended by itself.
+    deferred: Option<Change>,
     outcome: Outcome,
     /// When the far broker has accepted it.
     since: Option<Instant>,
@@ -68,6 +70,7 @@ impl<'a> Watched<'a> {
             socket,
             renews,
             changing,
+            deferred: None,
             outcome: Outcome::default(),
             since: None,
             refused: Refused::default(),
@@ -100,6 +103,7 @@ impl<'a> Watched<'a> {
         if let Some(end) = self.changing.take_end() {
             self.outcome.order = Some(Order::Change(end));
         }
+        self.outcome.deferred = self.deferred;
         self.outcome
     }
 }
@@ -187,9 +191,16 @@ impl Worker {
                 reply.send(Ok(()));
                 return false;
             }
+            Order::Change(change) if is_open && change.is_deferred(&self.bridge) => {
+                let bridge = &*self.bridge.name;
+                tracing::info!(bridge, "the reload holds for the next connection of the bridge");
+                of.deferred = Some(change);
+                return false;
+            }
             Order::Change(change) if is_open => match of.changing.begin(self, change) {
                 Some(change) => Order::Change(change),
                 None => {
+                    of.deferred = None;
                     of.traffic.adapt(&self.bridge);
                     of.returning.adapt(self);
                     of.next_stall_look = Instant::now() + stall_interval(self);

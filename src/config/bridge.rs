@@ -7,6 +7,7 @@ mod overlap;
 mod profile;
 mod queue;
 mod server;
+mod tcp;
 pub mod template;
 #[cfg(all(test, feature = "bridge"))]
 mod tests;
@@ -22,6 +23,7 @@ pub(super) use check::check;
 pub use profile::{Accepts, Profile, end_of_token};
 pub use queue::{BridgePolicy, BridgeQueue, Qos0};
 pub use server::{Server, Way};
+pub use tcp::BridgeTcp;
 
 /// One bridge: a connection to another broker.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -83,6 +85,15 @@ pub struct Bridge {
     /// Receive Maximum, which the other broker is told in MQTT 5.0; 0 for that of clients.
     #[serde(default, deserialize_with = "between::<_, _, 0, 65_535>")]
     pub receive_maximum: u16,
+    /// Topic Aliases that the other broker may use, which it is told in MQTT 5.0.
+    #[serde(default, deserialize_with = "between::<_, _, 0, 65_535>")]
+    pub topic_alias_maximum: u16,
+    /// Whether each connection to a session that the other broker has kept unsubscribes there from what goes out.
+    #[serde(default)]
+    pub unsubscribe_out: bool,
+    /// When a reload changes what needs another connection.
+    #[serde(default)]
+    pub reload: ReloadMode,
     /// When the bridge connects.
     #[serde(default)]
     pub start: StartMode,
@@ -101,6 +112,9 @@ pub struct Bridge {
     /// User by whose rules messages come in and go out; empty for none.
     #[serde(default)]
     pub user: String,
+    /// Client Identifier under which rules look at the bridge; empty for that of its session.
+    #[serde(default)]
+    pub local_client_identifier: String,
     /// Which retained messages go to the other broker.
     #[serde(default)]
     pub retained: Retained,
@@ -116,6 +130,9 @@ pub struct Bridge {
     /// When a connection is made again.
     #[serde(default)]
     pub reconnect: Reconnect,
+    /// Options of TCP.
+    #[serde(default)]
+    pub tcp: BridgeTcp,
     /// Messages that go to the other broker.
     #[serde(default, rename = "out")]
     pub outgoing: Vec<OutRule>,
@@ -242,6 +259,17 @@ pub enum StartMode {
     Lazy,
     /// With the broker; after the end of the connection, or an attempt without success, when an operator starts it.
     Once,
+}
+
+/// When a reload changes what needs another connection.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReloadMode {
+    /// At once: the connection ends for it.
+    #[default]
+    Immediate,
+    /// When the connection ends by itself.
+    Lazy,
 }
 
 /// Which retained messages go to the other broker.

@@ -68,6 +68,9 @@ pub struct Limits {
     /// QoS 1 and 2 messages in flight to one client, unless its Receive Maximum is lower.
     #[serde(deserialize_with = "between::<_, _, 1, 30_000>")]
     pub inflight_max: u16,
+    /// Bytes of payloads of QoS 1 and 2 in flight to one client, beyond which further messages wait; 0 is no limit.
+    #[serde(deserialize_with = "between::<_, _, 0, 1_099_511_627_776>")]
+    pub inflight_bytes_max: u64,
     /// Topic Alias Maximum announced; 0 for none.
     #[serde(deserialize_with = "between::<_, _, 0, 65_535>")]
     pub topic_alias_maximum: u16,
@@ -132,6 +135,7 @@ impl Default for Limits {
             subscribe_filters_max: 10_000,
             receive_maximum: 1_024,
             inflight_max: 1_024,
+            inflight_bytes_max: 0,
             topic_alias_maximum: 64,
             topic_alias_outgoing_max: 64,
             outbox_bytes_max: 1024 * 1024,

@@ -20,6 +20,9 @@ use crate::wire::Version;
 pub struct Listener {
     /// Address or path to listen on.
     pub bind: Bind,
+    /// Network interface whose connections are accepted (`SO_BINDTODEVICE`, Linux); none: all.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Transport.
     #[serde(default)]
     pub transport: Transport,
@@ -57,6 +60,9 @@ pub struct Listener {
     /// User name from the certificate that the proxy describes in its header.
     #[serde(default)]
     pub proxy_protocol_identity: ProxiedIdentity,
+    /// Whether a proxy has to say in its header that the client uses TLS.
+    #[serde(default)]
+    pub proxy_protocol_requires_tls: bool,
     /// Options of TLS.
     #[serde(default, skip_serializing_if = "is_default")]
     pub tls: Tls,
@@ -72,6 +78,9 @@ pub struct Listener {
 fn any_qos() -> u8 {
     2
 }
+
+/// Bytes of the name of a network interface at most (`IFNAMSIZ` of Linux, without the end).
+const INTERFACE_BYTES_MAX: usize = 15;
 
 /// Bytes of a mount point at most: it is a part of each topic.
 const MOUNT_POINT_BYTES_MAX: usize = 1_024;
@@ -99,6 +108,7 @@ impl Listener {
     pub fn tcp(address: SocketAddr) -> Self {
         Self {
             bind: Bind::Address(address),
+            interface: None,
             transport: Transport::Tcp,
             connections_max: 0,
             anonymous: None,
@@ -111,6 +121,7 @@ impl Listener {
             mount_point: None,
             proxy_protocol_from: Vec::new(),
             proxy_protocol_identity: ProxiedIdentity::None,
+            proxy_protocol_requires_tls: false,
             tls: Tls::default(),
             websocket: WebSocket::default(),
             unix: UnixSocket::default(),
@@ -165,6 +176,7 @@ impl Listener {
             }
             _ => {}
         }
+        self.interface.as_deref().map_or(Ok(()), |of| self.check_interface(of)).or_else(wrong)?;
         let prefix = self.assigned_identifier_prefix.as_deref();
         prefix.map_or(Ok(()), check_assigned_prefix).or_else(|what| wrong(&what))?;
         self.mount_point
@@ -184,6 +196,21 @@ impl Listener {
         self.check_websocket()
     }
 
+    fn check_interface(&self, interface: &str) -> Result<(), &'static str> {
+        let is_name = (1..=INTERFACE_BYTES_MAX).contains(&interface.len())
+            && !interface.contains(|of: char| of == '/' || of == '\0' || of.is_whitespace());
+        match (&self.bind, is_name) {
+            (Bind::Path(_), _) => Err("interface is for addresses, and bind is a path"),
+            (_, false) => Err(
+                "interface is the name of a network interface, such as \"eth0\", up to 15 bytes",
+            ),
+            (_, true) if !cfg!(target_os = "linux") => Err(
+                "interface is not supported on this system; bind to an address of the interface",
+            ),
+            (_, true) => Ok(()),
+        }
+    }
+
     fn check_proxies(&self) -> Result<(), &'static str> {
         let has_path = matches!(self.bind, Bind::Path(_));
         let fits = |proxy: &Proxy| has_path == (*proxy == Proxy::Unix);
@@ -198,18 +225,29 @@ impl Listener {
                 }
             });
         }
-        if self.proxy_protocol_identity == ProxiedIdentity::None {
-            return Ok(());
-        }
-        if self.proxy_protocol_from.is_empty() {
-            return Err("proxy_protocol_identity needs a trusted proxy; name the proxies in \
-                        proxy_protocol_from");
-        }
+        let has_identity = self.proxy_protocol_identity != ProxiedIdentity::None;
+        let (asks, has_proxies) = (
+            has_identity || self.proxy_protocol_requires_tls,
+            !self.proxy_protocol_from.is_empty(),
+        );
         match self.transport.has_tls() {
-            true => {
-                Err("proxy_protocol_identity is for proxies that terminate TLS, but this listener \
-                         terminates TLS itself; use tls.identity")
+            _ if !asks => Ok(()),
+            _ if !has_proxies && has_identity => {
+                Err("proxy_protocol_identity needs a trusted proxy; name the proxies in \
+                     proxy_protocol_from")
             }
+            _ if !has_proxies => {
+                Err("proxy_protocol_requires_tls needs a trusted proxy; name the proxies in \
+                     proxy_protocol_from")
+            }
+            true if has_identity => {
+                Err("proxy_protocol_identity is for proxies that terminate TLS, but this listener \
+                     terminates TLS itself; use tls.identity")
+            }
+            true => Err(
+                "proxy_protocol_requires_tls is for proxies that terminate TLS, but this listener \
+                         terminates TLS itself: each of its clients uses TLS",
+            ),
             false => Ok(()),
         }
     }

@@ -297,6 +297,17 @@ fn a_listener_that_makes_no_sense_is_refused_with_what_to_say_instead() {
         ),
         ("bind = \"127.0.0.1:1\"\nproxy_protocol_from = [\"10.0.0.0/40\"]", "proxy_protocol_from"),
         (
+            "bind = \"127.0.0.1:1\"\nproxy_protocol_requires_tls = true",
+            "requires_tls needs a trusted proxy",
+        ),
+        (
+            "bind = \"127.0.0.1:1\"\ntransport = \"tls\"\nproxy_protocol_from = [\"10.0.0.0/8\"]\n\
+             proxy_protocol_requires_tls = true\n[listeners.tls]\ncertificate = \"c\"\nkey = \"k\"",
+            "each of its clients uses TLS",
+        ),
+        ("bind = \"127.0.0.1:1\"\ninterface = \"a/b\"", "name of a network interface"),
+        ("bind = \"127.0.0.1:1\"\ninterface = \"\"", "name of a network interface"),
+        (
             "bind = \"127.0.0.1:1\"\ntransport = \"tls\"\n[listeners.tls]\ncertificate = \"c\"\n\
              key = \"k\"\nclient_certificate = \"required\"",
             "tls.client_ca",

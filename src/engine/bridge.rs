@@ -68,8 +68,9 @@ impl Engine {
         client_identifier: &str,
     ) -> Option<Authentication> {
         let link = link_of(&self.connections[id])?;
-        let user = link.terms().user.clone();
-        Some(self.access.admit_bridge(exchange(id), client_identifier, user))
+        let terms = link.terms();
+        let client_identifier = terms.known_as.as_deref().unwrap_or(client_identifier);
+        Some(self.access.admit_bridge(exchange(id), client_identifier, terms.user.clone()))
     }
 
     /// The session of a bridge is open: ends subscriptions that the configuration does not name any more, here and at the
@@ -358,6 +359,7 @@ impl Engine {
         let expired = outbound.take_swept().expired;
         self.count_drops(session, DropCause::Expired, expired);
         self.durability.append_done(&mut self.sessions, session);
+        self.empty_queue_of_absent(session);
     }
 }
 

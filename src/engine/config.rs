@@ -127,6 +127,7 @@ impl Config {
                 bytes_max: limits.queue_bytes_max,
                 user_bytes_max: protection.queue_bytes_per_user_max,
                 policy: limits.queue_policy,
+                inflight_bytes_max: limits.inflight_bytes_max,
             },
             queues_qos_0: QueuesQos0::of(settings, limits.queue_qos0),
             logs_connections: settings.log.connections,

@@ -106,6 +106,29 @@ impl Engine {
         }
     }
 
+    /// A bridge is not connected: drops what waits for it, if its queue is for the time of a connection only.
+    pub(super) fn empty_queue_of_absent(&mut self, id: SessionId) {
+        let state = &self.sessions[id];
+        let stays = state.own_bounds().is_none_or(|own| own.offline) || state.connection.is_some();
+        let Some(outbound) = state.outbound.as_ref().filter(|_| !stays) else { return };
+        let end = outbound.queue_end();
+        if self.drop_queued(id, end) {
+            let session = self.sessions.reference(id);
+            self.sessions.leftovers_mut().push_back(Leftover::Offline { session, end });
+        }
+    }
+
+    /// Drops some messages that wait and have lower numbers than `end`; whether there are more.
+    fn drop_queued(&mut self, id: SessionId, end: u64) -> bool {
+        let Some(outbound) = &mut self.sessions[id].outbound else { return false };
+        let places = limits::QUEUE_DROPPED_AT_ONCE;
+        let (dropped, is_more) = outbound.drop_queued(end, places);
+        self.work.spend(places / 4);
+        self.count_drops(id, DropCause::Offline, dropped);
+        self.durability.append_done(&mut self.sessions, id);
+        is_more
+    }
+
     /// Continues the remaining work of sessions; returns false when there is none, or no budget for it.
     pub(super) fn continue_leftovers(&mut self) -> bool {
         if self.work.is_spent() {
@@ -132,6 +155,17 @@ impl Engine {
                         self.sessions
                             .leftovers_mut()
                             .push_back(Leftover::Absent { session, groups });
+                        break;
+                    }
+                }
+            }
+            Leftover::Offline { session, end } => {
+                let is_absent = |state: &Session| state.connection.is_none();
+                while self.sessions.resolve(session).is_some_and(is_absent)
+                    && self.drop_queued(session.session, end)
+                {
+                    if self.work.is_spent() {
+                        self.sessions.leftovers_mut().push_back(Leftover::Offline { session, end });
                         break;
                     }
                 }

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 
+use super::listen::BindOptions;
 use super::{ServerError, listen};
 use crate::access::Gate;
 use crate::admin::broker::Parts;
@@ -136,7 +137,7 @@ impl Serving {
 fn open(settings: &Settings, bind: &Bind) -> listen::Listening {
     match bind {
         Bind::Address(address) => listen::patiently(bind, settings.bind_wait_s, || {
-            listen::listen_for_each(*address, 1, settings.free_bind)
+            listen::listen_for_each(*address, 1, BindOptions::of_any(settings))
         }),
         Bind::Path(path) => {
             listen::patiently(bind, 0, || listen::listen_at(path, &rights(settings)))
@@ -169,11 +170,13 @@ pub(super) fn check(settings: &Settings) -> Vec<ServerError> {
 
 fn check_bind(settings: &Settings, at: &Bind) -> io::Result<()> {
     match at {
-        Bind::Address(address) => match listen::bind(*address, false, settings.free_bind) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
-            Err(error) if settings.bind_wait_s > 0 && listen::is_absent(&error) => Ok(()),
-            outcome => outcome.map(drop),
-        },
+        Bind::Address(address) => {
+            match listen::bind(*address, false, BindOptions::of_any(settings)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+                Err(error) if settings.bind_wait_s > 0 && listen::is_absent(&error) => Ok(()),
+                outcome => outcome.map(drop),
+            }
+        }
         // The store creates its folder.
         Bind::Path(path) if settings.data_folder().ok().as_deref() == path.parent() => Ok(()),
         Bind::Path(path) => listen::check_path(path, &rights(settings)),

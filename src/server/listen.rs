@@ -88,7 +88,8 @@ pub(super) fn open_listeners(
         let (opened, is_ours) = match (handed_over.take(&listener.bind), &listener.bind) {
             (Some(socket), _) => (take(socket), false),
             (None, Bind::Address(address)) => {
-                let listen = || listen_for_each(*address, accepting, settings.free_bind);
+                let listen =
+                    || listen_for_each(*address, accepting, BindOptions::of(settings, &listener));
                 let wait_s =
                     if may_be_absent(settings, &listener) { 0 } else { settings.bind_wait_s };
                 (patiently(&listener.bind, wait_s, listen), true)
@@ -188,7 +189,9 @@ pub(super) fn bind_again(
     accepting: u16,
 ) -> io::Result<Option<Bound>> {
     let bound = match &listener.bind {
-        Bind::Address(address) => bind_for_each(*address, accepting, settings.free_bind),
+        Bind::Address(address) => {
+            bind_for_each(*address, accepting, BindOptions::of(settings, listener))
+        }
         Bind::Path(path) => bind_at(path, &listener.unix),
     };
     match bound {
@@ -258,12 +261,16 @@ fn may_be_absent(settings: &Settings, listener: &config::Listener) -> bool {
 /// broker that runs with this configuration.
 pub(super) fn check(settings: &Settings, listener: &config::Listener) -> io::Result<()> {
     match &listener.bind {
-        Bind::Address(address) => match bind(*address, false, settings.free_bind) {
-            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
-            Err(error) if may_be_absent(settings, listener) && is_without_ipv6(&error) => Ok(()),
-            Err(error) if settings.bind_wait_s > 0 && is_absent(&error) => Ok(()),
-            outcome => outcome.map(drop),
-        },
+        Bind::Address(address) => {
+            match bind(*address, false, BindOptions::of(settings, listener)) {
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+                Err(error) if may_be_absent(settings, listener) && is_without_ipv6(&error) => {
+                    Ok(())
+                }
+                Err(error) if settings.bind_wait_s > 0 && is_absent(&error) => Ok(()),
+                outcome => outcome.map(drop),
+            }
+        }
         Bind::Path(path) => check_path(path, &listener.unix),
     }
 }
@@ -397,22 +404,30 @@ impl Bound {
     }
 }
 
-pub(super) fn listen_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> Listening {
-    bind_for_each(address, accepting, is_free)?.listen()
+pub(super) fn listen_for_each(
+    address: SocketAddr,
+    accepting: u16,
+    options: BindOptions<'_>,
+) -> Listening {
+    bind_for_each(address, accepting, options)?.listen()
 }
 
 /// Binds the sockets of an address, one for each core that accepts.
-fn bind_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> io::Result<Bound> {
+fn bind_for_each(
+    address: SocketAddr,
+    accepting: u16,
+    options: BindOptions<'_>,
+) -> io::Result<Bound> {
     let first = match accepting {
-        1 => bind(address, false, is_free)?,
-        _ => detect_others(address, is_free)?,
+        1 => bind(address, false, options)?,
+        _ => detect_others(address, options)?,
     };
     let address = first.local_addr()?.as_socket().unwrap_or(address);
     let sockets = match accepting {
         1 => vec![first],
         _ => {
             drop(first);
-            (0..accepting).map(|_| bind(address, true, is_free)).collect::<io::Result<_>>()?
+            (0..accepting).map(|_| bind(address, true, options)).collect::<io::Result<_>>()?
         }
     };
     Ok(Bound { sockets, bind: Bind::Address(address), path: None })
@@ -420,8 +435,8 @@ fn bind_for_each(address: SocketAddr, accepting: u16, is_free: bool) -> io::Resu
 
 /// With SO_REUSEPORT, sockets of another process of this user could share the port unnoticed. A socket without the
 /// option detects them. It never listens, because its connections would be reset.
-fn detect_others(address: SocketAddr, is_free: bool) -> io::Result<Socket> {
-    bind(address, false, is_free)
+fn detect_others(address: SocketAddr, options: BindOptions<'_>) -> io::Result<Socket> {
+    bind(address, false, options)
 }
 
 fn is_without_ipv6(error: &io::Error) -> bool {
@@ -429,8 +444,54 @@ fn is_without_ipv6(error: &io::Error) -> bool {
         || error.to_string().contains("Address family not supported")
 }
 
-/// Binds a socket. `is_free`: the machine need not have the address yet.
-pub(super) fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Result<Socket> {
+/// How a socket is bound.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct BindOptions<'a> {
+    /// The machine need not have the address yet.
+    is_free: bool,
+    /// Only connections of this network interface come.
+    interface: Option<&'a str>,
+}
+
+impl<'a> BindOptions<'a> {
+    /// Of a listener.
+    pub fn of(settings: &Settings, listener: &'a config::Listener) -> Self {
+        Self { interface: listener.interface.as_deref(), ..Self::of_any(settings) }
+    }
+
+    /// Of a socket for all interfaces.
+    pub fn of_any(settings: &Settings) -> Self {
+        Self { is_free: settings.free_bind, interface: None }
+    }
+}
+
+/// Binds a socket to a network interface.
+#[cfg(target_os = "linux")]
+fn bind_to(socket: &Socket, interface: &str) -> io::Result<()> {
+    socket.bind_device(Some(interface.as_bytes())).map_err(|error| {
+        let what = match error.kind() {
+            io::ErrorKind::PermissionDenied => format!(
+                "interface {interface:?}: before Linux 5.7 this needs CAP_NET_RAW ({error}); remove interface, and bind \
+                 to the address that `ip address show dev {interface}` shows"
+            ),
+            _ => format!("interface {interface:?}: {error}; `ip link` shows those of this machine"),
+        };
+        io::Error::other(what)
+    })
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bind_to(_socket: &Socket, _interface: &str) -> io::Result<()> {
+    unreachable!("the configuration does not permit it")
+}
+
+/// Binds a socket.
+pub(super) fn bind(
+    address: SocketAddr,
+    shares: bool,
+    options: BindOptions<'_>,
+) -> io::Result<Socket> {
+    let BindOptions { is_free, interface } = options;
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     // On other systems than Unix, this option would let another program take over the port.
     #[cfg(unix)]
@@ -449,6 +510,7 @@ pub(super) fn bind(address: SocketAddr, shares: bool, is_free: bool) -> io::Resu
         socket.set_only_v6(true)?;
     }
     set_options(&SockRef::from(&socket))?;
+    interface.map_or(Ok(()), |interface| bind_to(&socket, interface))?;
     socket.bind(&address.into())?;
     Ok(socket)
 }
@@ -514,19 +576,22 @@ mod tests {
     #[test]
     fn the_socket_that_detects_another_listener_of_this_user_never_listens() {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let detector = detect_others(address, false).expect("a free port");
+        let detector = detect_others(address, BindOptions::default()).expect("a free port");
         assert!(!detector.is_listener().expect("an option"));
         drop(detector);
-        let (_others, at) = listen_for_each(address, 2, false).expect("a free port");
+        let (_others, at) =
+            listen_for_each(address, 2, BindOptions::default()).expect("a free port");
         let Bind::Address(taken) = at else { panic!("it is TCP") };
-        let error = detect_others(taken, false).expect_err("another process may listen there");
+        let error = detect_others(taken, BindOptions::default())
+            .expect_err("another process may listen there");
         assert_eq!(error.kind(), io::ErrorKind::AddrInUse);
     }
 
     #[test]
     fn tcp_looks_after_peers_that_say_nothing() {
         let address = "127.0.0.1:0".parse().expect("an address");
-        let (sockets, bind) = listen_for_each(address, 1, false).expect("a free port");
+        let (sockets, bind) =
+            listen_for_each(address, 1, BindOptions::default()).expect("a free port");
         let (ListenerSocket::Tcp(listener), Bind::Address(address)) = (&sockets[0], bind) else {
             panic!("it is TCP")
         };

@@ -128,6 +128,14 @@ impl Live {
                 Some(entry) => policy.following(&entry.listening.policy),
                 None => policy,
             };
+            if let Some(entry) = running.filter(|of| of.configured.interface != listener.interface)
+            {
+                let address = &entry.configured.bind;
+                let what = format!(
+                    "interface: the socket of {address} is bound to another one; restart the broker"
+                );
+                return Err(ConfigError::of_key(Some(&key), what));
+            }
             if running.is_some() {
                 listen::check_rights(&listener)
                     .map_err(|error| about(ServerError::Listen(listener.bind.clone(), error)))?;

@@ -22,6 +22,14 @@ pub enum Leftover {
         /// The shared subscriptions, with their filters.
         groups: Vec<(FilterId, String)>,
     },
+    /// A bridge without a queue for the time without a connection has lost its connection: what waits is dropped until
+    /// it is back.
+    Offline {
+        /// The session.
+        session: SessionRef,
+        /// The number of the first message that stays.
+        end: u64,
+    },
 }
 
 /// A session that has ended. Its Client Identifier is free, but its place stays taken until the index has

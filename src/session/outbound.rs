@@ -10,6 +10,7 @@ mod acks;
 mod backfill;
 mod emptied;
 mod expired;
+mod inflight_bytes;
 mod judged;
 mod listing;
 mod own_bounds;
@@ -22,6 +23,7 @@ use std::sync::Arc;
 
 pub use acks::{Ack, Acknowledged};
 pub use expired::Swept;
+use inflight_bytes::InflightBytes;
 pub use listing::{InflightStage, Listed};
 use queue::Queue;
 pub use queue::{QueueLimits, Queued};
@@ -144,8 +146,10 @@ pub struct Outbound {
     to_resend: usize,
     /// The place in `inflight` before which none of those is.
     resend_from: usize,
-    /// The client's Receive Maximum or our own bound, if lower.
+    /// The client's Receive Maximum or our own bound, if lower; 0 while the bound of bytes is reached.
     window: usize,
+    /// The bound of the bytes in flight, if there is one.
+    inflight_bytes: Option<Box<InflightBytes>>,
     last_identifier: u16,
     /// Packet Identifiers of what is in flight and not sent yet, in order.
     held: VecDeque<u16>,
@@ -170,6 +174,7 @@ impl Outbound {
             to_resend: 0,
             resend_from: 0,
             window: 0,
+            inflight_bytes: None,
             last_identifier: 0,
             held: VecDeque::new(),
             held_retained: 0,
@@ -205,7 +210,8 @@ impl Outbound {
     fn settle_anew(&mut self) {
         self.queue.shrink();
         let inflight = self.inflight.capacity() * size_of::<Inflight>();
-        self.charge.update(size_of::<Self>() + inflight + self.queue.heap_bytes());
+        let bytes = self.inflight_bytes.as_ref().map_or(0, |_| size_of::<InflightBytes>());
+        self.charge.update(size_of::<Self>() + inflight + bytes + self.queue.heap_bytes());
         self.charged_for = self.size();
     }
 
@@ -260,6 +266,7 @@ impl Outbound {
         debug_assert!(self.has_room() && delivery.qos != Qos::AtMostOnce);
         let identifier = self.next_identifier();
         self.unacknowledged += 1;
+        self.note_bytes_sent(delivery.message.content().payload.len());
         self.inflight
             .push_back(Inflight { identifier: identifier.get(), stage: Stage::Sent(delivery) });
         self.settle_inflight();
@@ -440,6 +447,7 @@ impl Outbound {
             return Some(Next::Denied);
         }
         self.unacknowledged += 1;
+        self.note_bytes_sent(delivery.message.content().payload.len());
         Some(Next::Publish(delivery, PacketIdentifier::new(identifier), false))
     }
 
@@ -470,6 +478,9 @@ impl Outbound {
             };
             self.to_resend -= 1;
             self.resend_from += 1;
+            if let Next::Publish(delivery, ..) = &next {
+                self.note_bytes_sent(delivery.message.content().payload.len());
+            }
             return Some(next);
         }
     }

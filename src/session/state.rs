@@ -12,7 +12,7 @@ use crate::config::bridge::BridgeQueue;
 use crate::resources::gauges::{Charge, Ledger};
 use crate::resources::users::Membership;
 use crate::session::inbound::Inbound;
-use crate::session::outbound::Outbound;
+use crate::session::outbound::{Outbound, QueueLimits};
 use crate::session::retained_replay::Replays;
 use crate::storage::record::SessionNumber;
 use crate::wire::Qos;
@@ -130,9 +130,15 @@ impl Will {
 }
 
 #[cold]
-fn new_outbound(window: u16, extra: Option<&SessionExtra>, ledger: &Ledger) -> Box<Outbound> {
+fn new_outbound(
+    window: u16,
+    extra: Option<&SessionExtra>,
+    limits: &QueueLimits,
+    ledger: &Ledger,
+) -> Box<Outbound> {
     let mut outbound = Box::new(Outbound::new(ledger));
     outbound.resume(usize::from(window));
+    outbound.bound_inflight_bytes(limits.inflight_bytes_max);
     if let Some(membership) = extra.and_then(|extra| extra.membership.as_ref()) {
         outbound.assign_to_user(membership);
     }
@@ -165,9 +171,14 @@ impl Session {
 
     /// The outbound messages, created when they are needed; `window` is the client's Receive Maximum.
     #[inline]
-    pub fn outbound_mut(&mut self, window: u16, ledger: &Ledger) -> &mut Outbound {
+    pub fn outbound_mut(
+        &mut self,
+        window: u16,
+        limits: &QueueLimits,
+        ledger: &Ledger,
+    ) -> &mut Outbound {
         let extra = &self.extra;
-        self.outbound.get_or_insert_with(|| new_outbound(window, extra.as_deref(), ledger))
+        self.outbound.get_or_insert_with(|| new_outbound(window, extra.as_deref(), limits, ledger))
     }
 
     /// Counts the session, with its queue, for a user from now on.

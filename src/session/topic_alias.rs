@@ -1,4 +1,4 @@
-//! Topic Aliases of one Network Connection, both ways. Lost with the connection [MQTT-3.3.2-7].
+//! Topic Aliases that this server sets on one Network Connection. Lost with the connection [MQTT-3.3.2-7].
 
 use std::hash::BuildHasher;
 
@@ -6,43 +6,6 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::base::limits;
 use crate::resources::gauges::{Charge, Ledger};
-
-/// Aliases the client set for what it sends.
-#[derive(Debug, Default)]
-pub struct IncomingAliases {
-    /// Topic of alias `i + 1`; grows no further than the Topic Alias Maximum announced.
-    topics: Vec<Box<str>>,
-    bytes: usize,
-}
-
-impl IncomingAliases {
-    /// The client maps `alias` to `topic`, replacing what was there.
-    pub fn set(&mut self, alias: u16, topic: &str) {
-        let index = usize::from(alias) - 1;
-        if self.topics.len() <= index {
-            self.topics.resize(index + 1, Box::default());
-        }
-        if &*self.topics[index] != topic {
-            self.bytes = self.bytes - self.topics[index].len() + topic.len();
-            self.topics[index] = topic.into();
-        }
-    }
-
-    /// Bytes of topics kept, for the memory bound.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// Whether none was ever set.
-    pub fn is_empty(&self) -> bool {
-        self.topics.is_empty()
-    }
-
-    /// The topic of `alias`, when one was set on this connection.
-    pub fn topic(&self, alias: u16) -> Option<&str> {
-        self.topics.get(usize::from(alias) - 1).map(|topic| &**topic).filter(|t| !t.is_empty())
-    }
-}
 
 /// A topic no longer than this is not worth an alias: the property itself takes three bytes.
 const TOPIC_BYTES_MIN: usize = 4;
@@ -193,15 +156,5 @@ mod tests {
         let sent: Vec<AliasUse> = (0..6).map(|_| aliases.choose("today")).collect();
         assert_eq!(sent[3..], [AliasUse::Set(1), AliasUse::Known(1), AliasUse::Known(1)]);
         assert_ne!(aliases.choose("yesterday"), AliasUse::Known(1));
-    }
-
-    #[test]
-    fn mqtt_3_3_2_12_an_incoming_alias_keeps_its_topic_until_set_again() {
-        let mut aliases = IncomingAliases::default();
-        assert_eq!(aliases.topic(3), None);
-        aliases.set(3, "a");
-        assert_eq!((aliases.topic(3), aliases.topic(1)), (Some("a"), None));
-        aliases.set(3, "b");
-        assert_eq!(aliases.topic(3), Some("b"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::base::ids::Peer;
-use crate::config::listener::{self, Listener, ProxiedIdentity};
+use crate::config::listener::{self, Listener};
 use crate::config::proxy::Proxy;
 use crate::transport::websocket::WebSocket;
 use crate::transport::{Transport, proxy, tls};
@@ -23,7 +23,7 @@ pub struct ListenerPolicy {
     name: Arc<str>,
     transport: listener::Transport,
     proxies: Vec<Proxy>,
-    proxied_identity: ProxiedIdentity,
+    proxied: proxy::Rules,
     tls: Option<tls::TlsConfig>,
     websocket: Arc<listener::WebSocket>,
     versions: [bool; 3],
@@ -46,7 +46,10 @@ impl ListenerPolicy {
             name: listener.bind.to_string().into(),
             transport: listener.transport,
             proxies: listener.proxy_protocol_from.clone(),
-            proxied_identity: listener.proxy_protocol_identity,
+            proxied: proxy::Rules {
+                identity: listener.proxy_protocol_identity,
+                requires_tls: listener.proxy_protocol_requires_tls,
+            },
             tls,
             websocket: Arc::new(listener.websocket.clone()),
             versions: VERSIONS.map(|version| listener.accepts(version)),
@@ -137,7 +140,7 @@ impl ListenerPolicy {
         let address = peer.address.map(|address| address.ip());
         let is_proxy = self.proxies.iter().any(|proxy| proxy.is_at(address));
         let transport = Transport {
-            proxy: is_proxy.then(|| proxy::Header::new(self.proxied_identity)),
+            proxy: is_proxy.then(|| proxy::Header::new(self.proxied)),
             tls: self.tls.as_ref().and_then(tls::TlsConfig::begin).map(Box::new),
             websocket: self.transport.has_websocket().then(|| {
                 let rules = Arc::clone(&self.websocket);

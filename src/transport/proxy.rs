@@ -29,12 +29,20 @@ const TYPE_COMMON_NAME: u8 = 0x22;
 const CLIENT_TLS: u8 = 0x01;
 const CLIENT_CERTIFICATE: u8 = 0x02 | 0x04;
 
+/// What is asked of a header.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// Identity to read from the certificate.
+    pub identity: ProxiedIdentity,
+    /// The header has to say that the client uses TLS.
+    pub requires_tls: bool,
+}
+
 /// A header that may be incomplete.
 #[derive(Debug, Default)]
 pub struct Header {
     bytes: Vec<u8>,
-    /// Identity to read from the certificate.
-    identity: ProxiedIdentity,
+    rules: Rules,
 }
 
 /// Content of a header.
@@ -48,8 +56,8 @@ pub struct Said {
 
 impl Header {
     /// An empty header.
-    pub fn new(identity: ProxiedIdentity) -> Self {
-        Self { bytes: Vec::new(), identity }
+    pub fn new(rules: Rules) -> Self {
+        Self { bytes: Vec::new(), rules }
     }
 
     /// Memory of an incomplete header.
@@ -66,7 +74,10 @@ impl Header {
         self.bytes.extend_from_slice(&bytes[..bytes.len().min(most - before)]);
         let Some(parsed) = parse(&self.bytes)? else { return Ok(None) };
         debug_assert!(parsed.length > before, "it was not whole before");
-        let certificate = match self.identity {
+        if self.rules.requires_tls && !uses_tls(parsed.extensions)? {
+            return Err("a PROXY header that does not say that the client uses TLS");
+        }
+        let certificate = match self.rules.identity {
             ProxiedIdentity::None => None,
             ProxiedIdentity::Cn => common_name(parsed.extensions)?,
         };
@@ -186,6 +197,12 @@ fn extension(mut extensions: &[u8], wanted: u8) -> Result<Option<&[u8]>, &'stati
     Ok(None)
 }
 
+/// Whether the client uses TLS. Version 1 does not tell.
+fn uses_tls(extensions: &[u8]) -> Result<bool, &'static str> {
+    let tls = extension(extensions, TYPE_TLS)?;
+    Ok(tls.and_then(<[u8]>::first).is_some_and(|client| client & CLIENT_TLS != 0))
+}
+
 /// Identity from the client certificate, if the proxy verified it.
 fn common_name(extensions: &[u8]) -> Result<Option<Box<CertificateIdentity>>, &'static str> {
     let Some(tls) = extension(extensions, TYPE_TLS)? else { return Ok(None) };
@@ -245,6 +262,10 @@ mod tests {
         extension_of(TYPE_TLS, &[&[client, 0, 0, 0, verify], &version[..], &name].concat())
     }
 
+    fn of_identity(identity: ProxiedIdentity) -> Header {
+        Header::new(Rules { identity, requires_tls: false })
+    }
+
     /// The name that a header brings where Common Names are asked for.
     fn named(
         family: u8,
@@ -252,8 +273,8 @@ mod tests {
         extensions: &[u8],
     ) -> Result<Option<String>, &'static str> {
         let header = binary(0x21, family, &[addresses, extensions].concat());
-        let said = Header::new(ProxiedIdentity::Cn).take(&header)?.expect("it is whole").1;
-        let silent = Header::new(ProxiedIdentity::None).take(&header)?.expect("it is whole").1;
+        let said = of_identity(ProxiedIdentity::Cn).take(&header)?.expect("it is whole").1;
+        let silent = of_identity(ProxiedIdentity::None).take(&header)?.expect("it is whole").1;
         assert_eq!(silent, Said { certificate: None, address: said.address });
         Ok(said.certificate.and_then(|certificate| certificate.name).map(String::from))
     }
@@ -280,7 +301,7 @@ mod tests {
         }
         // Its own connection, such as a health check, is nobody's.
         let header = binary(0x20, 0x11, &[&[1; 12][..], &tls(7, 0, b"pump")].concat());
-        let said = Header::new(ProxiedIdentity::Cn).take(&header).expect("good").expect("whole").1;
+        let said = of_identity(ProxiedIdentity::Cn).take(&header).expect("good").expect("whole").1;
         assert_eq!(said, Said::default());
         for wrong in [
             tls(7, 0, b""),
@@ -291,8 +312,30 @@ mod tests {
             tls(7, 0, b"pump")[..9].to_vec(),
         ] {
             let header = binary(0x21, 0x11, &[&[1; 12][..], &wrong].concat());
-            assert!(Header::new(ProxiedIdentity::Cn).take(&header).is_err(), "{wrong:?}");
-            assert!(Header::new(ProxiedIdentity::None).take(&header).is_ok(), "{wrong:?}");
+            assert!(of_identity(ProxiedIdentity::Cn).take(&header).is_err(), "{wrong:?}");
+            assert!(of_identity(ProxiedIdentity::None).take(&header).is_ok(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn where_tls_is_required_a_header_has_to_say_that_the_client_uses_it() {
+        let take = |header: &[u8]| {
+            let rules = Rules { requires_tls: true, ..Rules::default() };
+            Header::new(rules).take(header).map(|said| said.is_some())
+        };
+        let of = |extensions: &[u8]| binary(0x21, 0x11, &[&[1; 12][..], extensions].concat());
+        assert_eq!(take(&of(&tls(1, 0, b""))), Ok(true), "without a certificate");
+        assert_eq!(take(&of(&tls(7, 0, b"pump"))), Ok(true));
+        for without in [
+            of(&tls(0, 0, b"")),
+            of(&[]),
+            of(&extension_of(TYPE_TLS, &[])),
+            binary(0x20, 0x11, &[1; 12]),
+            b"PROXY TCP4 192.0.2.7 198.51.100.1 5 1883\r\n".to_vec(),
+        ] {
+            let error = take(&without).expect_err("no TLS");
+            assert!(error.contains("uses TLS"), "{error}");
+            assert!(Header::default().take(&without).is_ok_and(|said| said.is_some()));
         }
     }
 
@@ -357,8 +400,8 @@ mod tests {
                 false => [NAME, &bytes].concat(),
             };
             let identity = if cut % 2 == 0 { ProxiedIdentity::Cn } else { ProxiedIdentity::None };
-            let whole = Header::new(identity).take(&all);
-            let mut pieces = Header::new(identity);
+            let whole = of_identity(identity).take(&all);
+            let mut pieces = of_identity(identity);
             let (first, second) = all.split_at(cut.min(all.len()));
             let split = match pieces.take(first) {
                 Ok(None) => pieces.take(second).map(|t| t.map(|(n, a)| (n + first.len(), a))),

@@ -19,6 +19,7 @@ mod loops;
 mod mosquitto;
 mod mosquitto_conf;
 mod no_local;
+mod options;
 mod outages;
 mod passing;
 mod peers;

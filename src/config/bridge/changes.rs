@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Bridge, InRule};
+use super::{Bridge, InRule, ReloadMode};
 
 /// What a reload does with a bridge.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -37,6 +37,8 @@ pub enum Effect {
     Resubscribes,
     /// It connects again; the sessions stay.
     Reconnects,
+    /// The same once its connection has ended by itself: until then, all values are the former ones.
+    Deferred,
 }
 
 impl Effect {
@@ -49,6 +51,7 @@ impl Effect {
             Self::Adapts => "adapts",
             Self::Resubscribes => "resubscribes",
             Self::Reconnects => "reconnects",
+            Self::Deferred => "deferred",
         }
     }
 }
@@ -103,7 +106,11 @@ pub fn change(before: &Bridge, after: &Bridge) -> BridgeChange {
     };
     change.effect = match () {
         () if before == after => Effect::Unchanged,
-        () if needs_reconnect(before, after) => Effect::Reconnects,
+        // Another number of connections takes the place of those that there are.
+        () if needs_reconnect(before, after) => match after.reload {
+            ReloadMode::Lazy if before.connections == after.connections => Effect::Deferred,
+            ReloadMode::Lazy | ReloadMode::Immediate => Effect::Reconnects,
+        },
         () if change.has_filters() => Effect::Resubscribes,
         () => Effect::Adapts,
     };
@@ -118,6 +125,7 @@ fn needs_reconnect(before: &Bridge, after: &Bridge) -> bool {
         hops_max: after.hops_max,
         echo: after.echo,
         start: after.start,
+        reload: after.reload,
         prefer: after.prefer,
         stalled_s: after.stalled_s,
         lazy_messages: after.lazy_messages,
@@ -217,6 +225,13 @@ mod tests {
         "packet_bytes_max = 1000",
         "receive_maximum = 5",
         "user = \"u\"",
+        "local_client_identifier = \"x\"\nuser = \"u\"",
+        "topic_alias_maximum = 1",
+        "unsubscribe_out = true",
+        "tcp.keep_alive_idle_s = 1",
+        "tcp.keep_alive_interval_s = 1",
+        "tcp.keep_alive_probes = 1",
+        "tcp.user_timeout_ms = 1",
         "connections = 2",
         "share = \"g\"",
         "tls.ca = \"/ca\"",
@@ -245,6 +260,8 @@ mod tests {
         "queue.expiry_s = 2",
         "queue.backfill_per_second_max = 2",
         "queue.holds_publishers = true",
+        "queue.offline = false",
+        "reload = \"lazy\"",
         "reconnect.first_ms = 10",
         "reconnect.most_s = 10",
         "reconnect.stable_s = 10",

@@ -59,6 +59,7 @@ impl Bridge {
             ("username", &self.username),
             ("password", &self.password),
             ("user", &self.user),
+            ("local_client_identifier", &self.local_client_identifier),
         ] {
             if text.len() > TEXT_BYTES_MAX || text.contains('\0') {
                 return Err(format!("{key} has U+0000 or more than {TEXT_BYTES_MAX} bytes"));
@@ -76,6 +77,11 @@ impl Bridge {
         }
         if !self.bind.is_empty() && self.bind.parse::<IpAddr>().is_err() {
             return Err("bind is an address of this machine without a port, such as \"192.0.2.1\""
+                .to_owned());
+        }
+        if !self.local_client_identifier.is_empty() && self.user.is_empty() {
+            return Err("local_client_identifier is for rules, which apply to bridges with `user` only; name one, or \
+                        remove it"
                 .to_owned());
         }
         let reconnect = &self.reconnect;

@@ -6,7 +6,7 @@ use crate::config::QueuePolicy;
 use crate::config::number::between;
 
 /// Bounds of the queue of a bridge.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize, PartialEq, Eq)]
 #[serde(default, deny_unknown_fields)]
 pub struct BridgeQueue {
     /// Messages; 0: `limits.queue_messages_max`.
@@ -28,6 +28,23 @@ pub struct BridgeQueue {
     pub backfill_per_second_max: u32,
     /// Whether publishers wait when the queue is nearly full.
     pub holds_publishers: bool,
+    /// Whether messages are queued while the bridge is not connected.
+    pub offline: bool,
+}
+
+impl Default for BridgeQueue {
+    fn default() -> Self {
+        Self {
+            messages_max: 0,
+            bytes_max: 0,
+            policy: BridgePolicy::default(),
+            qos0: Qos0::default(),
+            expiry_s: 0,
+            backfill_per_second_max: 0,
+            holds_publishers: false,
+            offline: true,
+        }
+    }
 }
 
 /// Which messages are dropped when the queue of a bridge is full.
@@ -85,6 +102,11 @@ impl BridgeQueue {
                  remove expiry_s, or choose another policy"
                     .to_owned(),
             );
+        }
+        if !self.offline && self.holds_publishers {
+            return Err("queue.holds_publishers: with offline = false messages are dropped while the bridge is not \
+                        connected, and nobody is to wait for it; remove one of the two"
+                .to_owned());
         }
         Ok(())
     }

@@ -41,17 +41,22 @@ fn a_bridge_with_a_name_a_server_and_a_filter_has_the_defaults() {
         echo: Echo::Auto,
         packet_bytes_max: 0,
         receive_maximum: 0,
+        topic_alias_maximum: 0,
+        unsubscribe_out: false,
+        reload: ReloadMode::Immediate,
         start: StartMode::Always,
         lazy_messages: 1,
         idle_s: 60,
         connections: 1,
         share: String::new(),
         user: String::new(),
+        local_client_identifier: String::new(),
         retained: Retained::Initial,
         hops_max: 8,
         tls: None,
         queue: super::BridgeQueue::default(),
         reconnect: Reconnect { first_ms: 500, most_s: 60, stable_s: 30 },
+        tcp: BridgeTcp::default(),
         outgoing: vec![OutRule {
             filter: "#".to_owned(),
             qos_max: 2,
@@ -97,7 +102,10 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
                 session_expiry_s = 1\nkeep_alive_s = 5\nbind = \"127.0.0.2\"\nbridge_bit = false\n\
                 echo = \"off\"\nstart = \"lazy\"\nlazy_messages = 10\nidle_s = 5\n\
                 packet_bytes_max = 9\nreceive_maximum = 8\nuser = \"b\"\nretained = \"clear\"\nhops_max = 64\n\
-                prefer = \"any\"\nstalled_s = 5\nnotification_topic = \"bridge/state\"";
+                prefer = \"any\"\nstalled_s = 5\nnotification_topic = \"bridge/state\"\n\
+                topic_alias_maximum = 7\nunsubscribe_out = true\nreload = \"lazy\"\nlocal_client_identifier = \"l\"\n\
+                tcp = { keep_alive_idle_s = 1, keep_alive_interval_s = 2, keep_alive_probes = 3, user_timeout_ms = 4 }\n\
+                queue = { offline = false }";
     let tables = "[bridges.tls]\nca = \"/ca\"\ncertificate = \"/c\"\nkey = \"/k\"\nalpn = [\"mqtt\"]\n\
                   server_name = \"n\"\nverify_name = false\nversions = [\"1.3\"]\n[bridges.reconnect]\nfirst_ms = 10\nmost_s = 1\nstable_s = 0\n\
                   [[bridges.out]]\nfilter = \"s/#\"\nqos_max = 0\nlocal_prefix = \"s/\"\nremote_prefix = \"r/\"\n\
@@ -109,6 +117,15 @@ fn every_key_of_a_bridge_is_read_and_written_as_it_is_read() {
     assert_eq!((bridge.version, bridge.retained), (Version::V311, Retained::Clear));
     assert_eq!((bridge.packet_bytes_max, bridge.receive_maximum), (9, 8));
     assert!(!bridge.bridge_bit && bridge.bind == "127.0.0.2");
+    assert!(bridge.unsubscribe_out && bridge.reload == ReloadMode::Lazy && !bridge.queue.offline);
+    assert_eq!((bridge.topic_alias_maximum, &*bridge.local_client_identifier), (7, "l"));
+    let expected = BridgeTcp {
+        keep_alive_idle_s: 1,
+        keep_alive_interval_s: 2,
+        keep_alive_probes: 3,
+        user_timeout_ms: 4,
+    };
+    assert_eq!(bridge.tcp, expected);
     assert!(
         bridge.prefer == Prefer::Any
             && bridge.stalled_s == 5
@@ -168,7 +185,7 @@ fn the_documentation_and_the_documented_file_list_every_key_of_a_bridge_with_its
     let written = crate::config::serializer::to_table(&defaults).expect("a table");
     let (example, written) = (table_of(&table["bridges"][0]), table_of(&written["bridges"][0]));
     check_rows(section, &written);
-    for part in ["tls", "queue", "reconnect"] {
+    for part in ["tls", "queue", "reconnect", "tcp"] {
         check_rows(section, &table_of(&written[part]));
         assert_eq!(example[part], written[part], "a key is missing from deploy/broker.toml");
     }
@@ -228,6 +245,21 @@ fn what_is_wrong_with_a_bridge_is_said() {
             SERVERS,
             "[bridges.queue]\nexpiry_s = 1\npolicy = \"keep-latest\"\n[[bridges.out]]\nfilter = \"#\"",
             "queue.expiry_s",
+        ),
+        (
+            SERVERS,
+            "[bridges.queue]\noffline = false\nholds_publishers = true\n[[bridges.out]]\nfilter = \"#\"",
+            "nobody is to wait",
+        ),
+        (
+            SERVERS,
+            "[bridges.tcp]\nkeep_alive_probes = 128\n[[bridges.out]]\nfilter = \"#\"",
+            "128 is not from 0 to 127",
+        ),
+        (
+            "servers = [\"mqtt://h\"]\nlocal_client_identifier = \"x\"",
+            OUT,
+            "bridges with `user` only",
         ),
         (
             SERVERS,

@@ -16,7 +16,8 @@ use crate::engine::connections::output::OutputCharge;
 use crate::engine::connections::timing::Timing;
 use crate::engine::inspect::Traffic;
 use crate::engine::{Allowance, Answers, Grant, Job};
-use crate::session::topic_alias::{IncomingAliases, OutgoingAliases};
+use crate::message::incoming_aliases::IncomingAliases;
+use crate::session::topic_alias::OutgoingAliases;
 use crate::transport::{Fault, Transport};
 use crate::wire::{ReasonCode, Version};
 

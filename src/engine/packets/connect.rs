@@ -568,6 +568,7 @@ impl Engine {
         }
         if let Some(outbound) = &mut session.outbound {
             let places = outbound.resume(usize::from(agreed.window));
+            outbound.bound_inflight_bytes(self.config.queue_limits.inflight_bytes_max);
             self.work.spend(places / RESUMED_PER_STEP);
         }
         if let Some(inbound) = &mut session.inbound {

@@ -101,6 +101,7 @@ impl Engine {
             return self.end_session(index);
         }
         self.redistribute_of_absent(index);
+        self.empty_queue_of_absent(index);
         let session = &mut self.sessions[index];
         if session.outbound.as_ref().is_some_and(|outbound| outbound.is_idle()) {
             session.outbound = None;

@@ -251,7 +251,8 @@ impl Engine {
             let is_held = qos == Qos::ExactlyOnce && self.durability.waits();
             let session = &mut self.sessions[recipient.session];
             let number = if self.durability.has_journal() { session.number() } else { None };
-            let outbound = session.outbound_mut(window, self.memory.ledger());
+            let outbound =
+                session.outbound_mut(window, &self.config.queue_limits, self.memory.ledger());
             match number {
                 None => copy.packet_identifier = outbound.send(delivery).get(),
                 Some(_) if is_held => {
@@ -324,7 +325,8 @@ impl Engine {
         let session = &mut self.sessions[recipient.session];
         let connection = session.connection;
         let window = connection.map_or(0, |id| self.connections[id].window);
-        let outbound = session.outbound_mut(window, self.memory.ledger());
+        let outbound =
+            session.outbound_mut(window, &self.config.queue_limits, self.memory.ledger());
         let held = outbound.queue_room_bytes();
         let limits = &self.config.queue_limits;
         let outcome = outbound.push(delivery, limits, connection.is_some(), self.now);

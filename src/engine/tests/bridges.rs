@@ -22,6 +22,9 @@ fn terms(filters: &[&str]) -> Arc<Terms> {
     };
     Arc::new(Terms {
         session: "$bridge/far".into(),
+        known_as: None,
+        topic_alias_maximum: 0,
+        unsubscribes_out: false,
         user: None,
         client_identifier: "ringmq".into(),
         keep_alive_s: 60,

@@ -109,10 +109,22 @@ fn finish_one(translator: &mut Translator, draft: &mut Draft, name: &str, host: 
         draft.keys.remove("notification_topic");
         translator.outcomes[place] = ignored("no notifications go to the other broker");
     }
-    for (key, default) in [("version", "3.1.1"), ("retained", "always"), ("profile", "mosquitto")] {
+    for (key, default) in
+        [("version", "3.1.1"), ("retained", "always"), ("profile", "mosquitto"), ("reload", "lazy")]
+    {
         if !draft.keys.contains_key(key) {
             draft.set(key, default, None);
         }
+    }
+    if !draft.keys.contains_key("unsubscribe_out") {
+        draft.set("unsubscribe_out", true, None);
+    }
+    finish_clean_session(draft);
+    if !draft.keys.contains_key("user")
+        && let Some((_, Some(place))) = draft.keys.remove("local_client_identifier")
+    {
+        let note = "no rule applies to a bridge without local_username";
+        translator.outcomes[place] = Ok(Effect::Noted(note.to_owned()));
     }
     let password = draft.keys.get("password").and_then(|(_, by)| *by);
     let needs_user = !draft.keys.contains_key("username")
@@ -133,6 +145,20 @@ fn finish_one(translator: &mut Translator, draft: &mut Draft, name: &str, host: 
     } else {
         Ok(Effect::Noted(format!("its state is on $SYS/broker/bridges/{name}/state")))
     };
+}
+
+/// Without a session at the other broker, Mosquitto has none here either, unless the file says so: messages do not wait
+/// for the connection.
+fn finish_clean_session(draft: &mut Draft) {
+    if draft.keys.contains_key("queue.offline") {
+        return;
+    }
+    if let Some((clean_start, by)) = draft.keys.get("clean_start")
+        && clean_start.as_bool() == Some(true)
+    {
+        let by = *by;
+        draft.set("queue.offline", false, by);
+    }
 }
 
 /// Sets the name of the shared subscriptions, which is one for all lines of a bridge.

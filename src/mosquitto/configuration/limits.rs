@@ -62,9 +62,10 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
             translator.set("mqtt.retain_available", is_available, Some(place));
             Effect::Taken
         }),
-        "max_inflight_bytes" => nothing_or(line, |_| {
-            ignored("messages in flight are limited in number (max_inflight_messages)")
-        }),
+        "max_inflight_bytes" => {
+            let most = (0, BYTES_MAX);
+            take_number(translator, place, "limits.inflight_bytes_max", 0..=i64::MAX, most)
+        }
         "message_size_limit" => {
             take_number(translator, place, "limits.payload_bytes_max", 0..=268_435_455, (0, 268_435_455))
         }
@@ -89,14 +90,6 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         _ => return None,
     };
     Some(outcome)
-}
-
-/// Takes a number for which 0 asks for nothing.
-fn nothing_or(line: &Line, otherwise: impl FnOnce(i64) -> Outcome) -> Outcome {
-    match line.number(0..=i64::MAX)? {
-        0 => Ok(Effect::Taken),
-        number => otherwise(number),
-    }
 }
 
 /// Takes a number of one key. `most` are the values for 0 and for what the key does not reach.

@@ -30,9 +30,9 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         "bind_address" => {
             line.text().map(str::to_owned).and_then(|_| store_once(translator, 0, place))
         }
-        "bind_interface" => refused(
-            "not supported by this version; give the address of the interface: `listener PORT ADDRESS`",
-        ),
+        "bind_interface" => {
+            line.text().map(str::to_owned).and_then(|_| keep_once(translator, place))
+        }
         "socket_domain" => one_of(line, &["ipv4", "ipv6"]).and_then(|()| keep(translator, place)),
         "protocol" => {
             one_of(line, &["mqtt", "websockets", "http_api"]).and_then(|()| keep(translator, place))
@@ -54,7 +54,7 @@ pub(super) fn take(translator: &mut Translator, line: &Line, place: usize) -> Op
         "websockets_headers_size" => {
             ignored("websocket.request_bytes_max limits the request to 32 KiB")
         }
-        "http_dir" => ignored("the broker serves no files; `protocol http_api` has a dashboard"),
+        "http_dir" => line.text().map(str::to_owned).and_then(|_| keep_once(translator, place)),
         _ => return take_tls(translator, line, place),
     };
     Some(outcome)
@@ -101,9 +101,7 @@ fn take_tls(translator: &mut Translator, line: &Line, place: usize) -> Option<Ou
             Ok(other) => refused(format!("{other:?} is neither 1 nor 2")),
             Err(what) => Err(what),
         },
-        "proxy_protocol_v2_require_tls" => {
-            unless_false(line, "name the proxies, and let them refuse clients without TLS")
-        }
+        "proxy_protocol_v2_require_tls" => line.boolean().and_then(|_| keep(translator, place)),
         _ => return take_new(translator, line, place),
     };
     Some(outcome)
@@ -244,7 +242,9 @@ fn store_once(translator: &mut Translator, listener: usize, place: usize) -> Out
 pub(super) fn is_local_only(translator: &Translator) -> bool {
     let default = &translator.listeners[0].options;
     translator.listeners.len() == 1
-        && !["port", "bind_address"].iter().any(|option| default.contains_key(*option))
+        && !["port", "bind_address", "bind_interface"]
+            .iter()
+            .any(|option| default.contains_key(*option))
 }
 
 /// The numbers of the listeners that are opened: the default one only if it has options, or if there is no other.
@@ -301,6 +301,9 @@ fn binds(translator: &mut Translator, number: usize) -> Vec<String> {
         }
     };
     let port: u16 = port.unwrap_or(PORT);
+    // It takes precedence over an address, as in Mosquitto.
+    let has_interface = port != 0 && translator.of_listener(number, "bind_interface").is_some();
+    let host = if has_interface { "" } else { host };
     if port == 0 {
         return vec![format!("unix:{host}")];
     }
@@ -358,6 +361,16 @@ fn keys(translator: &mut Translator, number: usize) -> Vec<Written> {
         (false, certificate) => ("tls", certificate),
     };
     set("transport", transport.into(), by);
+    if let Some((place, line)) = translator.of_listener(number, "bind_interface") {
+        match has_path {
+            false => set("interface", line.value.as_str().into(), Some(place)),
+            true => translator.outcomes[place] = ignored("a Unix socket is on no interface"),
+        }
+    }
+    if let Some((place, _)) = translator.of_listener(number, "http_dir") {
+        translator.outcomes[place] =
+            ignored("the broker serves no files; `protocol http_api` has a dashboard");
+    }
     if let Some((place, line)) = translator.of_listener(number, "max_connections") {
         let count = line.number(-1..=100_000_000).unwrap_or_default().max(0);
         set("connections_max", count.into(), Some(place));
@@ -392,6 +405,16 @@ fn keys(translator: &mut Translator, number: usize) -> Vec<Written> {
         translator.outcomes[place] = Ok(Effect::Noted(
             "every peer is trusted to be a proxy: let nobody else reach this listener".to_owned(),
         ));
+    }
+    if let Some((place, line)) = translator.of_listener(number, "proxy_protocol_v2_require_tls")
+        && line.boolean() == Ok(true)
+    {
+        match translator.of_listener(number, "enable_proxy_protocol") {
+            Some(_) => set("proxy_protocol_requires_tls", true.into(), Some(place)),
+            None => {
+                translator.outcomes[place] = ignored("no effect without enable_proxy_protocol");
+            }
+        }
     }
     if is_websocket {
         keys.extend(keys_of_websocket(translator, number));
@@ -528,6 +551,10 @@ fn finish_admin(translator: &mut Translator, number: usize, binds: &[String]) {
     if !cfg!(feature = "admin") {
         translator.outcomes[place] = ignored("this broker was built without the admin interface");
         return;
+    }
+    if let Some((place, _)) = translator.of_listener(number, "http_dir") {
+        translator.outcomes[place] =
+            Ok(Effect::Noted("the dashboard of this broker, in place of these files".to_owned()));
     }
     let all: Vec<Value> =
         ["unix".to_owned()].iter().chain(binds).map(|bind| bind.as_str().into()).collect();

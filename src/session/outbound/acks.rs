@@ -34,10 +34,12 @@ impl Outbound {
     /// [MQTT-3.1.2-25].
     pub fn abandon(&mut self, identifier: PacketIdentifier) {
         if let Some(place) = self.find(identifier.get()) {
+            let bytes = self.bytes_sent_at(place);
             let stage = std::mem::replace(&mut self.inflight[place].stage, Stage::Done);
             if let Stage::Sent(delivery) = stage {
                 self.gone.note(delivery.record);
             }
+            self.note_bytes_answered(bytes);
             self.unacknowledged = self.unacknowledged.saturating_sub(1);
             self.forget_done();
         }
@@ -53,6 +55,7 @@ impl Outbound {
     /// PUBACK, or PUBREC with an error, or PUBCOMP as `ends` has it.
     pub fn acknowledge(&mut self, identifier: PacketIdentifier, with: Ack) -> Acknowledged {
         let Some(place) = self.find(identifier.get()) else { return Acknowledged::Unknown };
+        let bytes = self.bytes_sent_at(place);
         let stage = &mut self.inflight[place].stage;
         let record = match (&*stage, with) {
             (Stage::Sent(delivery), Ack::Puback) if delivery.qos == Qos::AtLeastOnce => {
@@ -64,6 +67,7 @@ impl Outbound {
                 let mut record = delivery.record;
                 record.settle();
                 *stage = Stage::Released { resend: false, record };
+                self.note_bytes_answered(bytes);
                 return Acknowledged::Release(record);
             }
             (Stage::Sent(delivery), Ack::Pubrec { refused: true })
@@ -80,6 +84,7 @@ impl Outbound {
         };
         *stage = Stage::Done;
         self.gone.note(record);
+        self.note_bytes_answered(bytes);
         self.unacknowledged -= 1;
         self.forget_done();
         Acknowledged::Ended

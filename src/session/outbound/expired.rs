@@ -326,6 +326,7 @@ mod tests {
                 bytes_max: u64::MAX,
                 user_bytes_max: 0,
                 policy,
+                inflight_bytes_max: 0,
             };
             let (mut now, mut number, mut expired, mut dropped) = (Now(0), 0, 0, 0);
             queue.resume(10);

@@ -11,6 +11,7 @@ use super::queue::{LATEST_BYTES, Queue, QueueLimits, Queued};
 use super::{Delivery, Gone, Outbound};
 use crate::base::clock::{Deadline, Now};
 use crate::base::limits;
+use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
 use crate::config::bridge::BridgeQueue;
 
@@ -50,6 +51,7 @@ impl OwnBounds {
             },
             user_bytes_max: all.user_bytes_max,
             policy: self.bounds.policy().unwrap_or(all.policy),
+            inflight_bytes_max: all.inflight_bytes_max,
         }
     }
 
@@ -123,6 +125,12 @@ impl Queue {
         self.sweep.as_ref().is_some_and(|sweep| sweep.own.is_some())
     }
 
+    /// Whether messages wait in the queue while the client is away.
+    fn is_for_offline(&self) -> bool {
+        let own = self.sweep.as_ref().and_then(|sweep| sweep.own.as_ref());
+        own.is_none_or(|own| own.bounds.offline)
+    }
+
     /// Adds a message to a queue with bounds of its own.
     #[cold]
     pub(super) fn push_within_own(
@@ -134,6 +142,10 @@ impl Queue {
         gone: &mut Gone,
     ) -> Queued {
         self.expire_old(now, gone);
+        if !online && !self.is_for_offline() {
+            gone.note(delivery.record);
+            return Queued::Dropped(DropCause::Offline);
+        }
         let own = self.sweep.as_mut().and_then(|sweep| sweep.own.as_mut());
         let limits = own.map_or(*all, |own| {
             own.last = Some(now);
@@ -262,7 +274,6 @@ impl Outbound {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::base::metrics::Drop as DropCause;
     use crate::config::bridge::BridgePolicy;
     use crate::message::Content;
     use crate::resources::gauges::Ledger;
@@ -275,6 +286,7 @@ mod tests {
         bytes_max: 1 << 20,
         user_bytes_max: 0,
         policy: QueuePolicy::DropNewest,
+        inflight_bytes_max: 0,
     };
 
     fn own(bounds: BridgeQueue) -> (Outbound, Ledger) {

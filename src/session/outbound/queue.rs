@@ -28,6 +28,8 @@ pub struct QueueLimits {
     pub user_bytes_max: u64,
     /// Which messages are dropped when the queue is full.
     pub policy: QueuePolicy,
+    /// Bytes of payloads in flight, beyond which further messages wait; 0 is no bound.
+    pub inflight_bytes_max: u64,
 }
 
 /// Result of queueing a message.

@@ -19,7 +19,9 @@ impl Outbound {
     ) -> (Vec<Delivery>, bool) {
         let is_taken = |delivery: &Delivery| delivery.shared.is_some_and(&is_taken);
         let mut taken = Vec::new();
-        for inflight in self.inflight.iter_mut().filter(|_| with_inflight) {
+        for place in 0..if with_inflight { self.inflight.len() } else { 0 } {
+            let bytes = self.bytes_sent_at(place);
+            let inflight = &mut self.inflight[place];
             let is_unsent = matches!(inflight.stage, Stage::Unsent(_));
             let (Stage::Sent(delivery) | Stage::Unsent(delivery)) = &inflight.stage else {
                 continue;
@@ -31,6 +33,7 @@ impl Outbound {
                 self.to_resend -= usize::from(is_unsent);
                 self.unacknowledged -= usize::from(!is_unsent);
                 inflight.stage = Stage::Done;
+                self.note_bytes_answered(bytes);
             }
         }
         self.forget_done();

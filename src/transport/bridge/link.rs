@@ -17,6 +17,7 @@ use super::subscriptions::FarSubscriptions;
 use super::supervision::{Outcome, Supervision};
 use super::{notification, path, session};
 use crate::config::bridge::{Accepts, Retained};
+use crate::message::incoming_aliases::IncomingAliases;
 use crate::transport::{Fault, Layer};
 use crate::wire::{
     self, Ack, Connack, Disconnect, Frame, PINGREQ, Packet, PacketType, Publish, PublishProperties,
@@ -26,6 +27,9 @@ use crate::wire::{
 /// Bytes of the link's own packets that wait for a far broker that does not read them, at most: 64 Ki acknowledgements.
 const TO_FAR_BYTES_MAX: usize = 256 * 1024;
 
+/// Bytes of topics for which a far broker sets aliases, at most.
+const ALIASES_BYTES_MAX: usize = 4 << 20;
+
 /// What holds for all connections of a bridge.
 #[derive(Debug)]
 pub struct Terms {
@@ -33,6 +37,8 @@ pub struct Terms {
     pub session: Box<str>,
     /// The user by whose rules the bridge may publish and subscribe here; none: no rule applies to it.
     pub user: Option<Box<str>>,
+    /// Client Identifier under which rules look at it, if it is not that of the session.
+    pub known_as: Option<Box<str>>,
     /// Client Identifier at the far broker.
     pub client_identifier: Box<str>,
     /// Keep Alive in seconds.
@@ -51,6 +57,10 @@ pub struct Terms {
     pub sent_bytes_max: Option<u32>,
     /// Receive Maximum here.
     pub receive_maximum: u16,
+    /// Topic Alias Maximum here.
+    pub topic_alias_maximum: u16,
+    /// Whether a session that the far broker has kept gives up its subscriptions to topics that leave.
+    pub unsubscribes_out: bool,
     /// What leaves.
     pub out: OutMap,
     /// What comes in.
@@ -148,6 +158,8 @@ pub struct Link {
     supervision: Supervision,
     /// Topics of messages that the far broker can refuse.
     sent_topics: SentTopics,
+    /// Topics that the far broker has set aliases for.
+    aliases: IncomingAliases,
     /// By number: whether the far broker has refused a message for this reason.
     refusals: [bool; Refusal::ALL.len()],
     /// The beginning of a packet of the far broker.
@@ -204,6 +216,7 @@ impl Link {
             acknowledgements: Acknowledgements::default(),
             supervision: Supervision::default(),
             sent_topics: SentTopics::default(),
+            aliases: IncomingAliases::default(),
             refusals: [false; Refusal::ALL.len()],
             partial: Vec::new(),
             to_far: Vec::new(),
@@ -300,8 +313,7 @@ impl Link {
             (Phase::Connecting, PacketType::Connack) => self.take_connack(frame, plain),
             (Phase::Open, PacketType::Publish) => {
                 let publish = wire::decode_publish(frame, header, version);
-                self.take_publish(&publish.map_err(|violation| fault(violation.what()))?, plain);
-                Ok(())
+                self.take_publish(&publish.map_err(|violation| fault(violation.what()))?, plain)
             }
             (
                 Phase::Open,
@@ -402,14 +414,33 @@ impl Link {
         self.phase = Phase::Open;
         session::open(&self.terms, &self.far, plain);
         self.note_subscribing_all();
+        if self.terms.unsubscribes_out && session_present {
+            let filters: Vec<_> = self.terms.out.remote_filters().map(Into::into).collect();
+            self.subscriptions.remember(&filters);
+        }
         self.ask_far();
         if let Some(topic) = &self.terms.notification {
             notification::publish(topic, notification::CONNECTED, version, &mut self.to_far);
         }
     }
 
-    /// A message of the far broker is published here.
-    fn take_publish(&mut self, publish: &Publish<'_>, plain: &mut Vec<u8>) {
+    /// A message of the far broker, which may have an alias in place of its topic, is published here.
+    fn take_publish(&mut self, publish: &Publish<'_>, plain: &mut Vec<u8>) -> Result<(), Fault> {
+        let Some(alias) = publish.properties.topic_alias else {
+            self.publish_here(publish, plain);
+            return Ok(());
+        };
+        let mut aliases = std::mem::take(&mut self.aliases);
+        let topic =
+            resolve_alias(&mut aliases, alias, publish.topic, self.terms.topic_alias_maximum);
+        let outcome = topic.map(|topic| {
+            self.publish_here(&Publish { topic, ..publish.clone() }, plain);
+        });
+        self.aliases = aliases;
+        outcome.map_err(fault)
+    }
+
+    fn publish_here(&mut self, publish: &Publish<'_>, plain: &mut Vec<u8>) {
         Counters::note(&self.report.counters.received);
         // First, as an echo is not worth a line in the log.
         if self.is_echo(publish) {
@@ -596,7 +627,8 @@ impl Link {
 
     fn note_held(&mut self) {
         let own = self.to_far.capacity() + self.to_session.capacity();
-        self.held = self.partial.capacity() + own + self.sent_topics.bytes_held();
+        let topics = self.sent_topics.bytes_held() + self.aliases.bytes();
+        self.held = self.partial.capacity() + own + topics;
     }
 }
 
@@ -606,6 +638,26 @@ impl Drop for Link {
             self.report.tell(Event::NoLocalDoubted);
         }
     }
+}
+
+/// The topic of a message with an alias, which it may set [MQTT-3.3.2-8] [MQTT-3.3.2-9].
+fn resolve_alias<'a>(
+    aliases: &'a mut IncomingAliases,
+    alias: u16,
+    topic: &str,
+    maximum: u16,
+) -> Result<&'a str, &'static str> {
+    if alias > maximum {
+        return Err("the far broker has sent a Topic Alias above Topic Alias Maximum");
+    }
+    if !topic.is_empty() {
+        let before = aliases.topic(alias).map_or(0, str::len);
+        if aliases.bytes() + topic.len().saturating_sub(before) > ALIASES_BYTES_MAX {
+            return Err("topics for which the far broker has set aliases take more than 4 MiB");
+        }
+        aliases.set(alias, topic);
+    }
+    aliases.topic(alias).ok_or("the far broker has sent a Topic Alias that it has not set")
 }
 
 fn fault(what: impl Into<String>) -> Fault {

@@ -55,6 +55,16 @@ impl OutMap {
         self.0.rules.iter().map(grows).max().unwrap_or(0)
     }
 
+    /// The Topic Filters at the other broker that match what the rules send there, of rules that only exchange the
+    /// beginning of topics.
+    pub fn remote_filters(&self) -> impl Iterator<Item = String> {
+        let plain = self.0.rules.iter().filter(|rule| rule.made.is_none());
+        plain.filter_map(|rule| {
+            let rest = rule.filter.strip_prefix(&*rule.taken_off)?;
+            Some(format!("{}{rest}", rule.put_before))
+        })
+    }
+
     /// The Topic Filters to subscribe to at this broker, each once, with the highest QoS of its rules.
     pub fn local_filters(&self) -> impl Iterator<Item = (&str, Qos)> {
         self.0.filters()

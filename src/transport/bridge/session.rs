@@ -84,6 +84,7 @@ pub(super) fn connect(terms: &Terms, attempt: &Attempt, out: &mut Vec<u8>) {
             },
             receive_maximum: Some(terms.receive_maximum),
             maximum_packet_size: Some(terms.packet_bytes_max),
+            topic_alias_maximum: terms.topic_alias_maximum,
             ..ConnectProperties::default()
         },
     };

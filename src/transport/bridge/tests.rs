@@ -40,6 +40,9 @@ fn terms() -> Terms {
     };
     Terms {
         session: format!("{SESSION_PREFIX}far").into(),
+        known_as: None,
+        topic_alias_maximum: 0,
+        unsubscribes_out: false,
         user: None,
         client_identifier: "ringmq-far".into(),
         keep_alive_s: 60,

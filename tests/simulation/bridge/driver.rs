@@ -57,6 +57,9 @@ impl Default for Driver {
         let terms = Terms {
             session: SESSION.into(),
             user: None,
+            known_as: None,
+            topic_alias_maximum: 0,
+            unsubscribes_out: false,
             client_identifier: "ringmq".into(),
             keep_alive_s: 60,
             session_expiry_s: 3_600,

@@ -90,14 +90,13 @@ pub(super) fn take(
             return Ok(Effect::Noted(note.to_owned()));
         }
         "local_clientid" => {
-            line.text()?;
-            return ignored("the session of a bridge has the name $bridge/NAME");
+            draft.set("local_client_identifier", line.text()?, by);
+            let note = "rules know the bridge by it; its session has the name $bridge/NAME";
+            return Ok(Effect::Noted(note.to_owned()));
         }
         "local_password" => return ignored("the bridge is a part of the broker"),
         "cleansession" => draft.set("clean_start", line.boolean()?, by),
-        "local_cleansession" => {
-            return unless(line, false, "messages wait for the other broker while it is away");
-        }
+        "local_cleansession" => draft.set("queue.offline", !line.boolean()?, by),
         "notifications" => {
             let profile = if line.boolean()? { "mosquitto" } else { "none" };
             draft.set("profile", profile, by);
@@ -139,28 +138,16 @@ pub(super) fn take(
             Err(_) => return refused("a name is not resolved; give an address of this machine"),
         },
         "bridge_max_topic_alias" => {
-            return match line.number(0..=65_535)? {
-                0 => Ok(Effect::Taken),
-                _ => ignored("the other broker is allowed no Topic Aliases"),
-            };
+            draft.set("topic_alias_maximum", line.number(0..=65_535)?, by);
         }
-        "bridge_attempt_unsubscribe" => {
-            return unless(line, false, "what goes out is subscribed to at this broker only");
-        }
-        "bridge_reload_type" => {
-            return match line.word()? {
-                "immediate" => Ok(Effect::Taken),
-                "lazy" => ignored("a reload changes bridges at once"),
-                other => refused(format!("{other:?} is neither lazy nor immediate")),
-            };
-        }
-        "bridge_tcp_keepalive" => {
-            line.number(1..=i64::from(i32::MAX))?;
-            return ignored("keepalive_interval applies to TCP, too");
-        }
+        "bridge_attempt_unsubscribe" => draft.set("unsubscribe_out", line.boolean()?, by),
+        "bridge_reload_type" => match line.word()? {
+            mode @ ("immediate" | "lazy") => draft.set("reload", mode, by),
+            other => return refused(format!("{other:?} is neither lazy nor immediate")),
+        },
+        "bridge_tcp_keepalive" => return take_tcp_keep_alive(draft, line, place),
         "bridge_tcp_user_timeout" => {
-            line.number(0..=i64::from(i32::MAX))?;
-            return ignored("keepalive_interval applies to TCP, too");
+            draft.set("tcp.user_timeout_ms", line.number(0..=i64::from(i32::MAX))?, by);
         }
         _ => return refused("not supported by this version; remove the line"),
     }
@@ -187,12 +174,25 @@ fn take_start(draft: &mut Draft, line: &Line, place: usize) -> Outcome {
     }
 }
 
-/// Takes a boolean option that has an effect with this value only.
-fn unless(line: &Line, without_effect: bool, reason: &str) -> Outcome {
-    match line.boolean()? == without_effect {
-        true => Ok(Effect::Taken),
-        false => ignored(reason),
+/// Takes when TCP probes the connection: after how long, how often, and how many probes may have no answer.
+fn take_tcp_keep_alive(draft: &mut Draft, line: &Line, place: usize) -> Outcome {
+    let words: Vec<&str> = line.text()?.split(' ').filter(|word| !word.is_empty()).collect();
+    let [idle, interval, probes] = words[..] else {
+        return refused(
+            "takes three numbers: seconds before a probe, seconds between probes, and probes",
+        );
+    };
+    for (key, word, most) in [
+        ("tcp.keep_alive_idle_s", idle, 32_767),
+        ("tcp.keep_alive_interval_s", interval, 32_767),
+        ("tcp.keep_alive_probes", probes, 127),
+    ] {
+        match word.parse::<i64>() {
+            Ok(number) if (1..=most).contains(&number) => draft.set(key, number, Some(place)),
+            _ => return refused(format!("{word:?} is not a number from 1 to {most}")),
+        }
     }
+    Ok(Effect::Taken)
 }
 
 fn version(line: &Line) -> Result<&'static str, String> {

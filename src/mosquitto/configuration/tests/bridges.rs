@@ -6,6 +6,7 @@ use crate::config::bridge::{Authorities, InRule, OutRule, Profile, Retained, Sta
 use crate::config::listener::TlsVersion;
 
 const BRIDGE: &str = "connection far\naddress 192.0.2.1\ntopic a/#\n";
+const USER: &str = "connection far\naddress 192.0.2.1\ntopic a/#\nlocal_username u\n";
 const TLS: &str = "connection far\naddress 192.0.2.1:8883\ntopic a/#\nbridge_cafile /ca.pem\n";
 
 /// The cases of the options of a bridge, as those of all others.
@@ -38,9 +39,9 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
         "reconnect.first_ms = 7000, reconnect.most_s = 20",
     ),
     (BRIDGE, "keepalive_interval 30", Class::Same, "keep_alive_s = 30"),
-    (BRIDGE, "cleansession true", Class::Same, "clean_start = true"),
-    (BRIDGE, "local_cleansession true", Class::Ignored, "wait for the other broker"),
-    (BRIDGE, "local_clientid x", Class::Ignored, "$bridge/NAME"),
+    (BRIDGE, "cleansession true", Class::Same, "clean_start = true, queue.offline = false"),
+    (BRIDGE, "local_cleansession true", Class::Same, "queue.offline = false"),
+    (USER, "local_clientid x", Class::Translated, "local_client_identifier = \"x\""),
     (BRIDGE, "local_username x", Class::Translated, "user = \"x\""),
     (BRIDGE, "local_password x", Class::Ignored, "a part of the broker"),
     (BRIDGE, "remote_clientid x", Class::Same, "client_identifier = \"x\""),
@@ -63,17 +64,22 @@ pub const CASES: &[(&str, &str, Class, &str)] = &[
     (BRIDGE, "notifications_local_only true", Class::Same, "profile = \"none\""),
     (BRIDGE, "notification_topic x", Class::Same, "notification_topic = \"x\""),
     (BRIDGE, "try_private false", Class::Same, "bridge_bit = false"),
-    (BRIDGE, "bridge_attempt_unsubscribe true", Class::Ignored, "this broker only"),
+    (BRIDGE, "bridge_attempt_unsubscribe false", Class::Same, "unsubscribe_out = false"),
     (BRIDGE, "bridge_bind_address 127.0.0.2", Class::Same, "bind = \"127.0.0.2\""),
     (BRIDGE, "bridge_outgoing_retain false", Class::Same, "retained = \"clear\""),
     (BRIDGE, "bridge_max_packet_size 900", Class::Same, "packet_bytes_max = 900"),
-    (BRIDGE, "bridge_max_topic_alias 5", Class::Ignored, "no Topic Aliases"),
+    (BRIDGE, "bridge_max_topic_alias 5", Class::Same, "topic_alias_maximum = 5"),
     (BRIDGE, "bridge_receive_maximum 5", Class::Same, "receive_maximum = 5"),
     (BRIDGE, "bridge_session_expiry_interval 60", Class::Same, "session_expiry_s = 60"),
-    (BRIDGE, "bridge_reload_type lazy", Class::Ignored, "at once"),
-    (BRIDGE, "bridge_reload_type immediate", Class::Same, ""),
-    (BRIDGE, "bridge_tcp_keepalive 10", Class::Ignored, "keepalive_interval"),
-    (BRIDGE, "bridge_tcp_user_timeout 10", Class::Ignored, "keepalive_interval"),
+    (BRIDGE, "bridge_reload_type lazy", Class::Same, "reload = \"lazy\""),
+    (BRIDGE, "bridge_reload_type immediate", Class::Same, "reload = \"immediate\""),
+    (
+        BRIDGE,
+        "bridge_tcp_keepalive 10 5 3",
+        Class::Same,
+        "tcp.keep_alive_idle_s = 10, tcp.keep_alive_interval_s = 5, tcp.keep_alive_probes = 3",
+    ),
+    (BRIDGE, "bridge_tcp_user_timeout 10", Class::Same, "tcp.user_timeout_ms = 10"),
     (BRIDGE, "bridge_protocol_version mqttv50", Class::Translated, "version = \"5\""),
     (BRIDGE, "bridge_cafile /ca.pem", Class::Same, "tls.ca = \"/ca.pem\""),
     (BRIDGE, "bridge_capath /ca", Class::Translated, "tls.ca = \"/ca\""),
