@@ -327,6 +327,47 @@ fn an_address_that_does_not_appear_is_named_after_the_timeout() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn a_listener_of_a_network_interface_serves_connections_of_that_one_only() {
+    let (_alone, folder) = (alone(), Folder::new("interface"));
+    let config = folder.path("broker.toml");
+    let others = fs::read_dir("/sys/class/net").expect("a folder");
+    let other = others.map(|of| of.expect("an entry").file_name().into_string().expect("text"));
+    let other = other.into_iter().find(|name| name != "lo" && name.len() <= 15);
+    for flags in EXECUTORS {
+        for (interface, is_there) in [(Some("lo".to_owned()), true), (other.clone(), false)] {
+            let Some(interface) = interface else { continue };
+            let port = free().port();
+            let text = format!(
+                "[[listeners]]\nbind = \"0.0.0.0:{port}\"\ninterface = {interface:?}\nanonymous = true\n"
+            );
+            fs::write(&config, text).expect("written");
+            let broker = Broker::start(&config, flags);
+            let here = TcpStream::connect(("127.0.0.1", port));
+            assert_eq!(here.is_ok_and(is_served), is_there, "{flags}: {interface}");
+            broker.stop();
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_interface_that_this_machine_does_not_have_is_named() {
+    let (_alone, folder) = (alone(), Folder::new("no-interface"));
+    let config = folder.path("broker.toml");
+    let text = "[[listeners]]\nbind = \"127.0.0.1:0\"\ninterface = \"absent0\"\n";
+    fs::write(&config, text).expect("written");
+    for flags in ["--mode poll", "--check-config"] {
+        let output = command(&config, flags).output().expect("the command runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_ne!(output.status.code(), Some(0), "{error}");
+        for says in ["interface \"absent0\"", "`ip link` shows"] {
+            assert!(error.contains(says), "{flags}: {error}");
+        }
+    }
+}
+
 /// A service manager may restart the broker repeatedly.
 #[test]
 fn shipped_units_restart_the_broker_without_limit() {

@@ -227,6 +227,21 @@ fn the_certificate_name_in_a_proxy_header_identifies_the_client_if_configured() 
 }
 
 #[test]
+fn where_a_proxy_has_to_say_that_its_clients_use_tls_others_are_not_served() {
+    let broker = Broker::with_config(&format!("{LISTENER}proxy_protocol_requires_tls = true\n"));
+    let mut client = Client::open_at(&broker, proxied(&broker), V5);
+    client.raw(&header_of("pump-7", 0));
+    client.send(Connect::v5("c"));
+    assert_eq!(client.expect_connack().reason, 0);
+    for without in [&b"PROXY TCP4 192.0.2.1 192.0.2.2 5 1883\r\n"[..], b"PROXY UNKNOWN\r\n"] {
+        let mut client = Client::open_at(&broker, proxied(&broker), V5);
+        client.raw(without);
+        client.send(Connect::v5("d"));
+        client.expect_closed();
+    }
+}
+
+#[test]
 fn clients_behind_a_local_proxy_are_not_anonymous_by_default() {
     let broker = Broker::with_config(&LISTENER.replace("anonymous = true\n", ""));
     let mut client = open_for(&broker, "192.0.2.1");

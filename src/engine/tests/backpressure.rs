@@ -225,6 +225,44 @@ fn keep_latest_keeps_one_message_a_topic() {
 }
 
 #[test]
+fn bytes_in_flight_are_bounded_and_a_larger_message_is_sent_alone() {
+    let mut world =
+        World::with(|settings| settings.limits.inflight_bytes_max = 2_500, Box::new(AllowAll));
+    let consumer = world.connect(&Client::persistent("c"));
+    world.subscribe(consumer, "t", Qos::ExactlyOnce);
+    let publisher = world.connect(&Client::v5("p"));
+    for number in 1..=6 {
+        world.publish(publisher, "t", &PAYLOAD, Qos::AtLeastOnce, number);
+    }
+    world.publish(publisher, "t", &[b'l'; 9_000], Qos::ExactlyOnce, 7);
+    world.publish(publisher, "t", b"last", Qos::AtLeastOnce, 8);
+    let sizes = |world: &mut World, id| -> Vec<(usize, u16)> {
+        let sent = world.publishes(id).into_iter();
+        sent.map(|(_, payload, _, number)| (payload.len(), number.expect("QoS 1 or 2"))).collect()
+    };
+    // Two are below the bound, and the third reaches it.
+    assert_eq!(sizes(&mut world, consumer), [(1_000, 1), (1_000, 2), (1_000, 3)]);
+    world.send(consumer, Version::V5, &Packet::Puback(ack(2)));
+    assert_eq!(sizes(&mut world, consumer), [(1_000, 4)]);
+    for number in [1, 3] {
+        world.send(consumer, Version::V5, &Packet::Puback(ack(number)));
+    }
+    assert_eq!(sizes(&mut world, consumer), [(1_000, 5), (1_000, 6)]);
+    // On another connection, what is in flight comes again, within the bound.
+    world.cut(consumer);
+    let consumer = world.accept();
+    world.send_connect(consumer, &Client::persistent("c"));
+    assert_eq!(sizes(&mut world, consumer), [(1_000, 4), (1_000, 5), (1_000, 6)]);
+    for number in [4, 5, 6] {
+        world.send(consumer, Version::V5, &Packet::Puback(ack(number)));
+    }
+    assert_eq!(sizes(&mut world, consumer), [(9_000, 7)]);
+    // Its payload is there with PUBREC.
+    world.send(consumer, Version::V5, &Packet::Pubrec(ack(7)));
+    assert_eq!(sizes(&mut world, consumer), [(4, 8)]);
+}
+
+#[test]
 fn disconnect_ends_a_connected_consumer_with_quota_exceeded() {
     let mut world = World::with(
         |settings| {

@@ -20,6 +20,7 @@ fuzz_target!(|input: &[u8]| {
     listener.proxy_protocol_from = vec!["127.0.0.0/8".parse().expect("a network")];
     listener.proxy_protocol_identity =
         if cut & 0x80 == 0 { ProxiedIdentity::None } else { ProxiedIdentity::Cn };
+    listener.proxy_protocol_requires_tls = cut & 0x40 != 0;
     let policy = ListenerPolicy::new(&listener, None);
     let peer = Peer { address: Some("127.0.0.1:1".parse().expect("an address")), listener: 0 };
     let begin = || policy.transport_for(&peer).expect("a header is expected");
