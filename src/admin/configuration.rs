@@ -145,7 +145,7 @@ struct Bridge {
     /// Its name.
     name: String,
     /// What it does: unchanged, started, ended, adapts (other values hold, the connection stays), resubscribes (so do
-    /// other subscriptions) or reconnects.
+    /// other subscriptions), reconnects, or deferred (reconnects when the connection has ended by itself).
     effect: &'static str,
     /// Filters that it subscribes to at the other broker.
     subscribes_there: Vec<String>,

@@ -63,11 +63,6 @@ const REFUSED: &[(&str, &str, &str)] = &[
         "m.conf:2: refused: tls_engine_kpass_sha1",
     ),
     (
-        "an interface by its name",
-        "listener PORT\nbind_interface eth0\nallow_anonymous true\n",
-        "m.conf:2: refused: bind_interface eth0 -> ",
-    ),
-    (
         "an option of another broker",
         "listener PORT\nallow_anonymus true\n",
         "m.conf:2: refused: allow_anonymus true -> unknown option; the nearest one is allow_anonymous",
@@ -230,7 +225,6 @@ fn each_option_of_mosquitto_is_in_a_file_that_starts_or_in_one_that_is_refused()
         }
     }
     let expected = [
-        "bind_interface",
         "tls_engine",
         "tls_engine_kpass_sha1",
         "psk_file",
@@ -240,7 +234,7 @@ fn each_option_of_mosquitto_is_in_a_file_that_starts_or_in_one_that_is_refused()
         "bridge_psk",
     ];
     assert_eq!(only_refused, expected);
-    assert_eq!(CASES.len(), 43);
+    assert_eq!(CASES.len(), 44);
 }
 
 #[test]
