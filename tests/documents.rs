@@ -1,5 +1,7 @@
 //! The documents of the repository: their links lead somewhere, and the command line is documented as it is.
 
+#[path = "documents/blocks.rs"]
+mod blocks;
 #[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[path = "../tools/pages/src/explained.rs"]
 mod explained;

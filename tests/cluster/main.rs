@@ -3,11 +3,14 @@
 #![cfg(all(unix, feature = "cluster"))]
 
 mod brokers;
+mod documented;
 mod engine;
 #[path = "../support/folder.rs"]
 mod folder;
 mod members;
 mod node;
+#[path = "../support/shell.rs"]
+mod shell;
 mod spawned;
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
