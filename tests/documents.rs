@@ -5,6 +5,8 @@ mod blocks;
 #[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[path = "../tools/pages/src/explained.rs"]
 mod explained;
+#[path = "documents/figures.rs"]
+mod figures;
 #[cfg(all(feature = "admin", feature = "completions", target_os = "linux"))]
 #[path = "../tools/pages/src/man.rs"]
 mod man;
