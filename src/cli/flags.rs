@@ -312,8 +312,8 @@ pub enum StoreCommand {
 /// Databases of other brokers.
 #[derive(Clone, Debug, Subcommand)]
 pub enum ImportCommand {
-    /// Take sessions, queued and retained messages from `mosquitto.db` of Mosquitto 1.4 to 2.1. What the store
-    /// has already stays; the same file is imported once.
+    /// Take sessions, queued and retained messages from `mosquitto.db` of Mosquitto 1.4 to 2.1. Entries of
+    /// the store stay; the same file is imported once.
     Mosquitto {
         /// The database.
         file: PathBuf,
