@@ -266,7 +266,7 @@ impl Outbound {
         debug_assert!(self.has_room() && delivery.qos != Qos::AtMostOnce);
         let identifier = self.next_identifier();
         self.unacknowledged += 1;
-        self.note_bytes_sent(delivery.message.content().payload.len());
+        self.note_bytes_sent(&delivery);
         self.inflight
             .push_back(Inflight { identifier: identifier.get(), stage: Stage::Sent(delivery) });
         self.settle_inflight();
@@ -447,7 +447,7 @@ impl Outbound {
             return Some(Next::Denied);
         }
         self.unacknowledged += 1;
-        self.note_bytes_sent(delivery.message.content().payload.len());
+        self.note_bytes_sent(&delivery);
         Some(Next::Publish(delivery, PacketIdentifier::new(identifier), false))
     }
 
@@ -479,7 +479,7 @@ impl Outbound {
             self.to_resend -= 1;
             self.resend_from += 1;
             if let Next::Publish(delivery, ..) = &next {
-                self.note_bytes_sent(delivery.message.content().payload.len());
+                self.note_bytes_sent(delivery);
             }
             return Some(next);
         }

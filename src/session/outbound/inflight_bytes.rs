@@ -1,7 +1,7 @@
 //! A bound of the bytes that are in flight to a client (`limits.inflight_bytes_max`): while it is reached, the window is
 //! closed. Without it, a message pays the look whether there is one.
 
-use super::Outbound;
+use super::{Delivery, Outbound, Stage};
 
 /// Bytes in flight, and their bound.
 #[derive(Debug)]
@@ -23,15 +23,16 @@ impl Outbound {
         }
     }
 
-    /// A message with so many bytes was sent.
+    /// A message was sent.
     #[inline]
-    pub(super) fn note_bytes_sent(&mut self, payload: usize) {
+    pub(super) fn note_bytes_sent(&mut self, delivery: &Delivery) {
         if self.inflight_bytes.is_some() {
+            let payload = delivery.message.content().payload.len();
             self.change_inflight_bytes(|bytes| bytes.saturating_add(payload as u64));
         }
     }
 
-    /// A message that was sent, at this place in flight, is about to be acknowledged or given up.
+    /// A message that was sent, with so many bytes if they are bounded, is acknowledged or given up.
     #[inline]
     pub(super) fn note_bytes_answered(&mut self, payload: Option<usize>) {
         if let Some(payload) = payload {
@@ -44,7 +45,7 @@ impl Outbound {
     pub(super) fn bytes_sent_at(&self, place: usize) -> Option<usize> {
         self.inflight_bytes.as_ref()?;
         match &self.inflight[place].stage {
-            super::Stage::Sent(delivery) => Some(delivery.message.content().payload.len()),
+            Stage::Sent(delivery) => Some(delivery.message.content().payload.len()),
             _ => None,
         }
     }
