@@ -13,12 +13,12 @@ fn example(path: &str) -> PathBuf {
     Path::new("examples").join(path)
 }
 
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     fs::read_to_string(example(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 /// An empty folder for an example.
-fn folder(name: &str) -> PathBuf {
+pub fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("examples").join(name);
     let _ = fs::remove_dir_all(&folder);
     fs::create_dir_all(&folder).expect("a folder");
@@ -27,7 +27,7 @@ fn folder(name: &str) -> PathBuf {
 
 /// Runs a command that has to succeed, and returns what it prints.
 #[track_caller]
-fn run(command: &mut Command) -> String {
+pub fn run(command: &mut Command) -> String {
     let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let output = wait(child, &format!("{command:?}"));

@@ -27,6 +27,7 @@ mod statistics;
 mod support;
 #[cfg(all(unix, feature = "tls", feature = "websocket"))]
 mod transports;
+mod zigbee2mqtt;
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::SocketAddr;
