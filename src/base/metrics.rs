@@ -268,6 +268,14 @@ counters! {
     sessions_expired "clients/expired" Broker Counter;
     /// Connections taken over by a newer one with the same Client Identifier.
     takeovers "clients/takeovers" Broker Counter as "session_takeovers";
+    /// Sessions that other nodes of the cluster are known to have.
+    cluster_claims "cluster/claims" Broker Gauge;
+    /// CONNECTs that have waited for the answers of other nodes.
+    cluster_asked "cluster/connects/waited" Broker Counter as "cluster_connects_waited";
+    /// Sessions that have come from another node.
+    sessions_moved_in "cluster/sessions/moved-in" Broker Counter as "cluster_sessions_moved" direction "in";
+    /// Sessions that have gone to another node.
+    sessions_moved_out "cluster/sessions/moved-out" Broker Counter as "cluster_sessions_moved" direction "out";
     /// Connections closed because of a protocol violation.
     violations "connections/violations" Broker Counter as "connections_closed" reason "protocol-violation";
     /// Connections closed because Keep Alive or the CONNECT timeout passed.

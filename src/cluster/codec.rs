@@ -8,12 +8,14 @@
 //! of members says. A version never changes: new kinds belong to a new version, and are an error in a frame of an older one.
 
 mod reader;
+pub mod session;
 #[cfg(test)]
 mod tests;
 
 use std::fmt;
 
 use reader::Reader;
+use session::SessionItem;
 
 /// The version that this program writes if the other node understands it.
 pub const VERSION: u8 = 1;
@@ -30,7 +32,7 @@ pub const EXCHANGE_BYTES_MAX: usize = 32;
 /// The highest [class](Item::AnnounceExact).
 pub const CLASS_MAX: u8 = 2;
 
-/// Kinds of items. Numbers from 32 on are left to claims and moves of sessions.
+/// Kinds of items. Numbers from 32 on are those of [`session`].
 mod kind {
     pub const ANNOUNCE_EXACT: u8 = 1;
     pub const WITHDRAW_EXACT: u8 = 2;
@@ -139,6 +141,8 @@ pub enum Item<'a> {
     },
     /// The sender has announced everything that it had when the lane began.
     HelloDone,
+    /// Which node has the session of a Client Identifier, or a part of a session.
+    Session(SessionItem<'a>),
 }
 
 /// An application message on its way to another node.
@@ -200,6 +204,7 @@ impl<'a> Item<'a> {
         FIELDS
             + match self {
                 Self::Publish(publish) | Self::Retained(publish) => publish.bytes(),
+                Self::Session(session) => session.bytes(),
                 Self::AnnounceWildcard { filter, .. }
                 | Self::WithdrawWildcard { filter }
                 | Self::Group { filter, .. } => filter.len(),
@@ -217,6 +222,7 @@ impl<'a> Item<'a> {
         match *self {
             Self::Publish(ref publish) => return publish.encode_head(kind::PUBLISH, out),
             Self::Retained(ref publish) => return publish.encode_head(kind::RETAINED, out),
+            Self::Session(ref session) => return session.encode_head(out),
             Self::AnnounceExact { fingerprint, class } => {
                 encode_fingerprint(kind::ANNOUNCE_EXACT, fingerprint, class, out);
             }
@@ -297,7 +303,10 @@ impl<'a> Item<'a> {
             }
             kind::HELLO_DONE => Self::HelloDone,
             kind::CLOCK_ASK => Self::ClockAsk,
-            unknown => return Err(Fault::Kind(unknown)),
+            other => match SessionItem::decode(other, reader)? {
+                Some(session) => Self::Session(session),
+                None => return Err(Fault::Kind(other)),
+            },
         })
     }
 }

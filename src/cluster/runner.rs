@@ -54,7 +54,7 @@ pub struct Parts {
     pub board: ClusterBoard,
     /// The interval of `$SYS` topics; zero for never.
     pub sys_interval: Duration,
-    /// A number that clients do not know.
+    /// The key of the cores' tables, which clients do not know: the gateway finds the home core of a client as they do.
     pub seed: u64,
 }
 

@@ -2,6 +2,8 @@
 //! thousands of subscriptions to remove from the index, messages of shared subscriptions that go to other
 //! members, a long queue to drop. For all clients the session has ended at once.
 
+use shards::FilterId;
+
 use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
@@ -19,10 +21,28 @@ impl Engine {
     /// The session ends: a Will still waiting is published [MQTT-3.1.3-9], subscriptions go,
     /// messages drawn for a shared subscription go to other members [MQTT-4.8.2-6].
     pub(super) fn end_session(&mut self, id: SessionId) {
-        debug_assert!(self.sessions[id].connection.is_none());
-        self.metrics.clients_disconnected -= 1;
         self.publish_will(id);
         let groups = self.router.groups_with_messages(&self.sessions[id], &mut self.work);
+        self.withdraw_claim(id);
+        self.dismantle_session(id, groups, false);
+    }
+
+    /// The session is at another node, with its messages.
+    #[cfg(feature = "cluster")]
+    pub(super) fn end_moved_session(&mut self, id: SessionId) {
+        self.sessions[id].will = None;
+        self.dismantle_session(id, Vec::new(), true);
+    }
+
+    /// Takes a session apart. Its messages go to other members of these groups, or are lost, unless it has moved.
+    fn dismantle_session(
+        &mut self,
+        id: SessionId,
+        groups: Vec<(FilterId, String)>,
+        has_moved: bool,
+    ) {
+        debug_assert!(self.sessions[id].connection.is_none());
+        self.metrics.clients_disconnected -= 1;
         let mut subscriptions = std::mem::take(&mut self.sessions[id].subscriptions);
         // A group draws no member who is gone.
         subscriptions.retain(|filter| {
@@ -39,7 +59,10 @@ impl Engine {
             outbound.stop_counting();
         }
         let mut ended = EndedSession { id, number, subscriptions, outbound, groups };
-        if ended.groups.is_empty() {
+        if has_moved {
+            self.durability.append_ended(&mut self.sessions[id]);
+            ended.number = None;
+        } else if ended.groups.is_empty() {
             self.tell_session_over(&mut ended);
         }
         if !self.continue_ending(&mut ended) {

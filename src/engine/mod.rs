@@ -20,6 +20,7 @@
 //! | `mesh` | other cores: messages forwarded to them, and connections that move to their home core |
 //! | `listeners` | TLS handshakes, and the offload of TLS to the kernel |
 //! | `bridge`, `ages` | clients whose far end is another broker, and for how long their messages wait |
+//! | `claims` | which node of a cluster has the session of a client, and sessions that move between nodes |
 //! | `draft` | a message while it is routed |
 //! | `ended_sessions` | sessions that end over several turns |
 //! | `admin` | commands of the control plane |
@@ -44,6 +45,11 @@ mod bridge;
 #[path = "bridge_absent.rs"]
 mod bridge;
 mod cause;
+#[cfg(feature = "cluster")]
+mod claims;
+#[cfg(not(feature = "cluster"))]
+#[path = "claims_absent.rs"]
+mod claims;
 mod client_log;
 mod config;
 pub mod connections;
@@ -106,6 +112,7 @@ pub use action::{Action, Refused};
 #[cfg(feature = "bridge")]
 use bridge::BridgeSessions;
 pub use cause::{Cause, Rejection};
+use claims::Claims;
 use client_log::Claimed;
 pub use config::Config;
 use connections::Connections;
@@ -122,8 +129,10 @@ pub use mesh::batch::Batch;
 pub(crate) mod for_gateway {
     pub(crate) use super::durability::qos2_dedup::Qos2Exchange;
     pub(crate) use super::mesh::batch::{Destination, Forwarded, MeshMessage};
+    pub(crate) use super::mesh::home_of;
     pub(crate) use super::mesh::lanes::Lanes;
     pub(crate) use super::mesh::node_block::Places;
+    pub(crate) use super::mesh::session_message::{SessionMessage, SessionStep};
 }
 pub use mesh::handover::HandedOver;
 use observers::Observers;
@@ -153,6 +162,7 @@ pub struct Engine {
     /// The budget of this turn.
     work: Work,
     sys_topics: SysTopics,
+    claims: Claims,
     #[cfg(feature = "bridge")]
     bridges: BridgeSessions,
 }
@@ -183,6 +193,7 @@ impl Engine {
             timers: Timers::new(now),
             work: Work::default(),
             sys_topics: SysTopics::new(now),
+            claims: Claims::new(&place),
             #[cfg(feature = "bridge")]
             bridges: BridgeSessions::default(),
             config,

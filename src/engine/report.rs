@@ -19,6 +19,7 @@ impl Engine {
         self.retained.count_into(&mut self.metrics);
         self.metrics.lanes_bytes = self.mesh.bytes_under_way();
         self.metrics.wills_left = self.durability.left_wills() as u64;
+        self.claims.report(&mut self.metrics);
         self.observers.watch.count_into(&mut self.metrics);
         self.metrics.note_access(self.access.counts());
         self.metrics.messages_queued = self.memory.ledger().messages_queued();

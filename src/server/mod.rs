@@ -386,7 +386,7 @@ impl Server {
             data: self.settings.data_folder().ok(),
             board: self.cluster.clone().unwrap_or_default(),
             sys_interval: std::time::Duration::from_secs(self.settings.mqtt.sys_interval_s.into()),
-            seed: crate::cluster::identity::random().map_err(ServerError::Executor)?,
+            seed: self.keys.tables,
         };
         crate::cluster::runner::start(parts).map(Some).map_err(ServerError::Cluster)
     }

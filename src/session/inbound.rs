@@ -66,7 +66,7 @@ impl Inbound {
     }
 
     /// The identifiers between PUBREC and PUBREL.
-    #[cfg(feature = "bridge")]
+    #[cfg(any(feature = "bridge", feature = "cluster"))]
     pub fn identifiers(&self) -> Vec<PacketIdentifier> {
         self.identifiers
             .iter()

@@ -4,6 +4,7 @@ use proptest::collection::vec;
 use proptest::option;
 use proptest::prelude::*;
 
+use super::session::SessionStep;
 use super::*;
 
 /// An item with its texts and bytes, from which items borrow.
@@ -62,8 +63,27 @@ impl Source {
             11 => Item::RetainedBegin,
             12 => Item::Retained(self.publish()),
             13 => Item::RetainedEnd { cursor: &self.bytes },
-            _ => Item::HelloDone,
+            14 => Item::HelloDone,
+            _ => Item::Session(self.session()),
         }
+    }
+
+    fn session(&self) -> SessionItem<'_> {
+        let (is_so, records) = (self.retain, self.payload.as_slice());
+        let step = match self.other % 6 {
+            0 => SessionStep::Claim {
+                asks: is_so,
+                ends: self.number.is_multiple_of(2),
+                refuses: self.number.is_multiple_of(3),
+                user: self.exchange.as_ref().map(|_| self.filter.as_str()),
+            },
+            1 => SessionStep::Withdraw,
+            2 => SessionStep::Answer { has_session: is_so },
+            3 => SessionStep::Filters { is_last: is_so, records },
+            4 => SessionStep::Ask { wants: is_so },
+            _ => SessionStep::State { is_last: is_so, records },
+        };
+        SessionItem { client: &self.text, stamp: self.number, step }
     }
 }
 
@@ -79,7 +99,7 @@ fn source() -> impl Strategy<Value = Source> {
         option::of(any::<(u16, u64)>()),
         option::of(number()),
     );
-    (0u8..15, texts, optional, 0..=CLASS_MAX, number(), any::<(u32, u128, bool)>()).prop_map(
+    (0u8..16, texts, optional, 0..=CLASS_MAX, number(), any::<(u32, u128, bool)>()).prop_map(
         |(
             kind,
             (text, filter, bytes, payload),
@@ -155,11 +175,11 @@ proptest! {
 #[test]
 fn a_kind_of_a_later_version_is_an_error_that_says_so() {
     let mut bytes = encoded(&Item::HelloDone);
-    bytes.push(32);
+    bytes.push(200);
     let read: Vec<_> = Items::new(&bytes).collect();
-    assert_eq!(read, [Ok(Item::HelloDone), Err(DecodeError { at: 1, fault: Fault::Kind(32) })]);
+    assert_eq!(read, [Ok(Item::HelloDone), Err(DecodeError { at: 1, fault: Fault::Kind(200) })]);
     let text = read[1].expect_err("an error").to_string();
-    assert!(text.contains("kind 32, which version 1 of lanes does not have"), "{text}");
+    assert!(text.contains("kind 200, which version 1 of lanes does not have"), "{text}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::base::clock::{Deadline, Now};
 use crate::base::ids::CoreId;
 use crate::cluster::gateway::node::Node;
 use crate::cluster::limits::{WITHDRAWAL_DELAY, WITHDRAWALS_MAX};
+use crate::engine::for_gateway::home_of;
 
 /// Estimated memory of an entry of a map, without its text.
 const ENTRY_BYTES: usize = 48;
@@ -180,6 +181,11 @@ impl Interest {
             }
             None => Some(CoreId(at.core)),
         })
+    }
+
+    /// The home core of a Client Identifier.
+    pub(super) fn home(&self, client_identifier: &str) -> CoreId {
+        home_of(self.replica.fingerprint(client_identifier), self.cores)
     }
 
     /// Writes the cores with a subscription that matches `topic` into `matches`.

@@ -11,6 +11,7 @@ use crate::cluster::codec::{DecodeError, Fault, Item, Publish, To};
 use crate::cluster::gateway::identity;
 use crate::cluster::gateway::interest::{Entry, Interest, Told};
 use crate::cluster::gateway::node::{self, Holdings};
+use crate::cluster::gateway::sessions;
 use crate::cluster::gateway::{Counters, Joined};
 use crate::cluster::lane::{Content, Lane};
 use crate::engine::for_gateway::{
@@ -186,6 +187,11 @@ impl Link {
                     given.touch_all();
                 }
                 Item::HelloDone => self.is_announced = true,
+                Item::Session(item) => {
+                    let core = interest.home(item.client);
+                    let message = sessions::message(given.to_cores.to(core).open(), &item);
+                    given.push(core, MeshMessage::Session(message));
+                }
                 Item::AnnounceExact { .. }
                 | Item::WithdrawExact { .. }
                 | Item::RetainedAsk { .. }

@@ -16,6 +16,7 @@ mod identity;
 mod interest;
 mod link;
 mod node;
+mod sessions;
 #[cfg(test)]
 mod tests;
 
@@ -156,9 +157,9 @@ impl Gateway {
     }
 
     fn tell_member(&mut self, node: NodeId, is_member: bool) {
-        let node = self.place.node(node.0);
+        let (node, own) = (self.place.node(node.0), self.own.0);
         for core in 0..self.place.cores() {
-            self.lanes.to(CoreId(core)).push(MeshMessage::Member { node, is_member });
+            self.lanes.to(CoreId(core)).push(MeshMessage::Member { node, is_member, own });
         }
     }
 
@@ -210,6 +211,10 @@ impl Gateway {
                 MeshMessage::ExchangeOver(exchange) => {
                     let name = identity::exchange_name(*exchange, false, own);
                     nodes.for_each(|node| node.tell_exchange_over(self.now, &name));
+                }
+                MeshMessage::Session(session) => {
+                    let item = sessions::item(&batch, session);
+                    nodes.for_each(|node| node.tell(self.now, &item));
                 }
                 other => debug_assert!(false, "not for all nodes: {other:?}"),
             }

@@ -11,6 +11,7 @@ use crate::cluster::codec::{Item, Publish, To};
 use crate::cluster::gateway::identity::{self, EXCHANGE_NAME_BYTES};
 use crate::cluster::gateway::interest::Interest;
 use crate::cluster::gateway::link::Link;
+use crate::cluster::gateway::sessions;
 use crate::cluster::gateway::{Counters, Joined, NodeId};
 use crate::cluster::lane::FrameError;
 use crate::engine::Batch;
@@ -120,7 +121,7 @@ impl Node {
         self.tell(now, &Item::ExchangeOver(name));
     }
 
-    fn tell(&mut self, now: Now, item: &Item<'_>) {
+    pub(super) fn tell(&mut self, now: Now, item: &Item<'_>) {
         if let Some(link) = &mut self.link {
             link.lane.push(now, item);
         }
@@ -281,6 +282,7 @@ fn pass_on(
             let (core, connection) = identity::core_and_connection(*remote);
             Item::Resume { core: core.0, connection: identity::connection_number(connection) }
         }
+        MeshMessage::Session(session) => sessions::item(batch, session),
         other => {
             debug_assert!(false, "not for a node: {other:?}");
             return None;

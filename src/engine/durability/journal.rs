@@ -250,10 +250,7 @@ impl Journal {
             }
         };
         let number = match delivery.record.number {
-            0 => {
-                self.next_delivery += 1;
-                self.next_delivery - 1
-            }
+            0 => self.number_delivery(),
             number => number,
         };
         let (qos, retain) = (delivery.qos.into(), delivery.retain);
@@ -287,6 +284,13 @@ impl Journal {
         }
         let place = self.enter(&record, place, 1);
         RecordRef { number, batch: self.number as u32, place }
+    }
+
+    /// The number of a new delivery.
+    #[inline]
+    pub(in crate::engine) fn number_delivery(&mut self) -> u64 {
+        self.next_delivery += 1;
+        self.next_delivery - 1
     }
 
     /// Whether the deliveries from here on are those of a checkpoint, which share their contents across

@@ -9,6 +9,7 @@
 //! | `checkpoint_part`, `checkpoint_session` | the work of one turn for it, and a session in several turns |
 //! | `qos2_dedup` | QoS 2 messages from before a crash that must not be delivered twice |
 //! | `in_transit`, `departures` | messages between cores that no client would send again |
+//! | `moved` | logs a session that has come from another node of a cluster |
 //! | `wills` | Wills, from CONNECT until they are published or cancelled |
 //! | `restore` | rebuilds sessions and retained messages from the records |
 
@@ -19,6 +20,8 @@ mod commit;
 mod departures;
 pub(in crate::engine) mod in_transit;
 pub(in crate::engine) mod journal;
+#[cfg(feature = "cluster")]
+mod moved;
 pub(in crate::engine) mod qos2_dedup;
 pub(in crate::engine) mod record_writer;
 pub(in crate::engine) mod restore;

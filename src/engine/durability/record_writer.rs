@@ -303,7 +303,7 @@ impl Durability {
 }
 
 /// The record of a subscription.
-pub(super) fn subscribed<'a>(
+pub(in crate::engine) fn subscribed<'a>(
     session: SessionNumber,
     filter: &'a str,
     of: &Subscription,

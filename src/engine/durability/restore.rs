@@ -311,12 +311,10 @@ impl Engine {
 
     fn restore_subscription(&mut self, index: SessionId, text: &str, of: &image::Subscription) {
         let Ok(filter) = TopicFilter::parse(text, usize::MAX) else { return };
-        let subscription = shards::Subscription {
-            subscriber: index.into(),
-            options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
-            identifier: of.identifier,
-        };
-        self.add_subscription(index, &filter, subscription);
+        let subscribed = self.add_subscription(index, &filter, stored_subscription(index, of));
+        if subscribed.first && filter.share_name().is_none() {
+            self.mesh.announce_restored(&filter);
+        }
     }
 
     fn restore_deliveries(
@@ -405,6 +403,18 @@ impl Engine {
         if let Some(first) = expires.into_iter().chain(due).min() {
             self.timers.arm_session(self.now, index, &mut self.sessions, first);
         }
+    }
+}
+
+/// A subscription of a session as the store has it.
+pub(in crate::engine) fn stored_subscription(
+    session: SessionId,
+    of: &image::Subscription,
+) -> shards::Subscription {
+    shards::Subscription {
+        subscriber: session.into(),
+        options: SubscriptionOptions::new(of.qos.min(2), of.no_local, of.retain_as_published),
+        identifier: of.identifier,
     }
 }
 

@@ -16,6 +16,8 @@ use crate::base::metrics::Metrics;
 use crate::engine::durability::in_transit::EndOnArrival;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
 use crate::engine::mesh::node_block::{NodeBlock, Placed, Span};
+#[cfg(feature = "cluster")]
+use crate::engine::mesh::session_message::SessionMessage;
 use crate::message::{Content, Message};
 use crate::storage::record::Exchange;
 
@@ -67,9 +69,12 @@ pub(crate) enum MeshMessage {
     Resume(ConnectionId),
     /// A publisher of the sender knows that its QoS 2 message from before a crash was received.
     ExchangeOver(Exchange),
-    /// A node has joined the cluster, or has left it. From the gateway alone.
+    /// A node has joined the cluster, or has left it. From the gateway alone. `own` is the number of this node.
     #[cfg(feature = "cluster")]
-    Member { node: CoreId, is_member: bool },
+    Member { node: CoreId, is_member: bool, own: u16 },
+    /// Which node has the session of a Client Identifier, or a part of a session. Between nodes alone.
+    #[cfg(feature = "cluster")]
+    Session(SessionMessage),
     /// Request for the receiver's metrics.
     AskMetrics,
     /// The sender's metrics.
@@ -153,6 +158,13 @@ impl Batch {
     /// Size of the buffers.
     pub(crate) fn capacity(&self) -> usize {
         self.messages.capacity() * size_of::<MeshMessage>() + self.texts.capacity()
+    }
+
+    /// Adds records of a session, which count for the size of the batch.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn push_records(&mut self, records: Vec<u8>) -> Box<[u8]> {
+        self.message_bytes += records.len();
+        records.into()
     }
 
     pub(crate) fn push_text(&mut self, text: &str) -> Span {

@@ -111,6 +111,7 @@ impl Engine {
         while let Some(publisher) = self.mesh.lanes.next_released(from) {
             self.connections.resume_reading(publisher, self.now);
         }
+        self.continue_moves();
     }
 
     fn handle_message(&mut self, from: CoreId, batch: &Batch, message: MeshMessage) {
@@ -136,7 +137,9 @@ impl Engine {
             MeshMessage::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
             MeshMessage::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
             #[cfg(feature = "cluster")]
-            MeshMessage::Member { node, is_member } => self.note_member(node, is_member),
+            MeshMessage::Member { node, is_member, own } => self.note_member(node, is_member, own),
+            #[cfg(feature = "cluster")]
+            MeshMessage::Session(message) => self.take_session_message(from, batch, message),
             MeshMessage::AskMetrics => {
                 let metrics = Box::new(self.report());
                 self.mesh.send_metrics(from, metrics);

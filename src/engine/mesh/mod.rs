@@ -16,10 +16,12 @@ mod nodes;
 #[cfg(not(feature = "cluster"))]
 #[path = "nodes_absent.rs"]
 mod nodes;
+#[cfg(feature = "cluster")]
+pub(in crate::engine) mod session_message;
 
 use std::collections::{HashSet, VecDeque};
 
-use shards::{Replica, TopicFilter};
+use shards::{Fingerprint, Replica, TopicFilter};
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, Publisher};
@@ -32,6 +34,13 @@ use crate::engine::mesh::lanes::{Awaited, Lanes};
 use crate::engine::mesh::nodes::Nodes;
 use crate::resources::gauges::{Ledger, Place};
 use crate::storage::record::Exchange;
+
+/// The core, of so many, that is at home for what has this fingerprint.
+#[inline]
+pub(crate) fn home_of(fingerprint: Fingerprint, cores: u16) -> CoreId {
+    // The high bits: the replica's table takes the low ones.
+    CoreId(((u128::from(fingerprint.0) * u128::from(cores)) >> 64) as u16)
+}
 
 /// A batch of another core that was processed in part, for lack of budget.
 #[derive(Debug)]
@@ -111,9 +120,7 @@ impl Mesh {
         if self.cores == 1 {
             return self.core;
         }
-        let fingerprint = replica.fingerprint(name);
-        // The high bits: the replica's table takes the low ones.
-        CoreId(((u128::from(fingerprint.0) * u128::from(self.cores)) >> 64) as u16)
+        home_of(replica.fingerprint(name), self.cores)
     }
 
     /// Asks all other cores for their counters.
@@ -302,7 +309,7 @@ impl Mesh {
     }
 
     /// The barriers of everything sent so far to all other cores and nodes, for [`Self::are_receipted`].
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "cluster"))]
     pub(in crate::engine) fn barriers(&mut self) -> Vec<(CoreId, u64)> {
         self.peers().map(|core| (core, self.lanes.to(core).barrier())).collect()
     }

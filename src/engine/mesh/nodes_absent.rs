@@ -1,5 +1,7 @@
 //! Stands in for `nodes` in a build without clusters: there is no other node.
 
+use shards::TopicFilter;
+
 use crate::base::ids::CoreId;
 use crate::engine::Engine;
 use crate::engine::mesh::Mesh;
@@ -28,6 +30,9 @@ impl Mesh {
         let Nodes = self.nodes;
         std::iter::empty()
     }
+
+    #[inline]
+    pub(in crate::engine) fn announce_restored(&mut self, _filter: &TopicFilter<'_>) {}
 
     #[inline]
     pub(in crate::engine) fn has_joins(&self) -> bool {

@@ -104,6 +104,12 @@ impl Agreed {
     }
 }
 
+/// Whether the session that a client asks for outlives its connection.
+#[cfg(feature = "cluster")]
+pub(in crate::engine) fn keeps_session(connect: &Connect<'_>, limits: &Limits) -> bool {
+    Agreed::new(connect, limits).expiry_interval_s > 0
+}
+
 /// Checks a Will against what the server accepts, at most `maximum_qos`.
 fn check_will(will: &wire::Will<'_>, config: &Config, maximum_qos: u8) -> Result<(), Rejection> {
     let invalid = |reason: ReasonCode| {
@@ -378,9 +384,16 @@ impl Engine {
                 return self.turn_down(id, claimed, &rejection);
             }
         };
+        if !self.has_claim(id, connect, &grant) {
+            if self.defer_connect(id, frame, Some(grant)) {
+                self.connections.hold(id, Hold::Decision);
+            }
+            return;
+        }
         let mark = self.durability.mark();
         let opened = self.open_session(id, connect, client_identifier, &grant, claim);
         let Opened { session, session_present, changes_hands, is_logged } = opened;
+        self.note_claim(session);
         let metrics = &mut self.metrics;
         metrics.clients_connected += 1;
         metrics.clients_maximum = metrics.clients_maximum.max(metrics.clients_connected);

@@ -1,5 +1,7 @@
 //! Several nodes: engines and gateways, with a carrier that loses what the test says.
 
+mod claims;
+
 use super::*;
 use crate::cluster::gateway::{Gateway, Joined, NodeId};
 use bytes::Bytes;
@@ -39,7 +41,9 @@ impl Cluster {
         let node = |number| {
             let began_us = 1_000_000_000_000_000;
             let (places, own) = Place::in_cluster(vec![0; usize::from(cores)], began_us);
-            let at = |place| World::at(place, |_| {}, Box::new(AllowAll));
+            // Nodes assign other identifiers.
+            let keys = Keys { identifiers: [7, u64::from(number)], ..Keys::fixed(7) };
+            let at = |place| World::with_keys(place, |_| {}, Box::new(AllowAll), keys);
             let cores = places.into_iter().map(at).collect();
             let mut gateway = Gateway::new(own, 7);
             gateway.begin(NodeId(number), 1);

@@ -111,13 +111,23 @@ impl World {
 
     /// An engine that is one of several cores.
     pub fn at(place: Place, change: impl FnOnce(&mut Settings), access: Box<dyn Access>) -> Self {
+        Self::with_keys(place, change, access, Keys::fixed(7))
+    }
+
+    /// With these keys.
+    pub fn with_keys(
+        place: Place,
+        change: impl FnOnce(&mut Settings),
+        access: Box<dyn Access>,
+        keys: Keys,
+    ) -> Self {
         let mut settings = Settings::default();
         settings.mqtt.sys_interval_s = 0;
         settings.limits.memory_bytes_max = 1 << 30;
         settings.limits.connections_max = 100;
         change(&mut settings);
         Self {
-            engine: Engine::new(place, Config::from(&settings), access, Keys::fixed(7), Now(0)),
+            engine: Engine::new(place, Config::from(&settings), access, keys, Now(0)),
             now: Now(0),
             received: HashMap::new(),
             held: HashMap::new(),

@@ -5,6 +5,8 @@ use crate::base::limits;
 use crate::config::QueuePolicy;
 use crate::storage::commit::RecordRef;
 use crate::wire::PacketIdentifier;
+#[cfg(feature = "cluster")]
+use crate::wire::Qos;
 
 impl Outbound {
     /// Logs stored messages again: those that wait, from the last to the first, then those in flight, in order. So a
@@ -77,6 +79,25 @@ impl Outbound {
     /// Restores a message that waited in an earlier process.
     pub fn restore_queued(&mut self, delivery: Delivery) {
         self.queue.push_back(delivery);
+    }
+
+    /// Logs all messages of a session that is new to the store, in order: those in flight with their Packet Identifiers,
+    /// of some of which only PUBREL is left, then those that wait. QoS 0 is not logged.
+    #[cfg(feature = "cluster")]
+    pub fn log_anew(&mut self, mut log: impl FnMut(Option<&Delivery>, u16) -> RecordRef) {
+        for Inflight { identifier, stage } in &mut self.inflight {
+            match stage {
+                Stage::Sent(delivery) | Stage::Unsent(delivery) | Stage::Held(delivery, _) => {
+                    delivery.record = log(Some(delivery), *identifier);
+                }
+                Stage::Released { record, .. } => *record = log(None, *identifier),
+                Stage::Done => {}
+            }
+        }
+        let is_logged = |of: &&mut Delivery| of.qos != Qos::AtMostOnce && !of.message.is_hollow();
+        for delivery in self.queue.messages.iter_mut().filter(is_logged) {
+            delivery.record = log(Some(delivery), 0);
+        }
     }
 
     /// Ends restoring. Under `keep-latest` queued messages are found by topic again.

@@ -1,0 +1,157 @@
+//! What nodes tell each other of the session of a Client Identifier: which of them has it, and the session itself when it
+//! moves.
+
+use crate::cluster::codec::reader::Reader;
+use crate::cluster::codec::{Fault, put_bytes, put_number};
+
+/// Kinds of items.
+mod kind {
+    pub const CLAIM: u8 = 32;
+    pub const WITHDRAW: u8 = 33;
+    pub const ANSWER: u8 = 34;
+    pub const FILTERS: u8 = 35;
+    pub const ASK: u8 = 36;
+    pub const STATE: u8 = 37;
+}
+
+/// Bits of a claim.
+mod bits {
+    pub const ASKS: u8 = 0b0001;
+    pub const ENDS: u8 = 0b0010;
+    pub const REFUSES: u8 = 0b0100;
+    pub const USER: u8 = 0b1000;
+}
+
+/// Something about the session of a Client Identifier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionItem<'a> {
+    /// The Client Identifier.
+    pub client: &'a str,
+    /// The stamp of the claim that this is about.
+    pub stamp: u64,
+    /// What there is to say.
+    pub step: SessionStep<'a>,
+}
+
+/// What there is to say of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionStep<'a> {
+    /// The sender has the session from now on, unless there is a later claim.
+    Claim {
+        /// The receiver answers, with the session if it has one.
+        asks: bool,
+        /// A session that the receiver has ends.
+        ends: bool,
+        /// The sender has the session and does not give it to the user who asked for it.
+        refuses: bool,
+        /// The user of the client.
+        user: Option<&'a str>,
+    },
+    /// The sender's session has ended.
+    Withdraw,
+    /// The answer to a claim that asks: whether the session follows.
+    Answer {
+        /// It does.
+        has_session: bool,
+    },
+    /// A part of the session: its owner and its subscriptions, as records.
+    Filters {
+        /// There are no more.
+        is_last: bool,
+        /// The records.
+        records: &'a [u8],
+    },
+    /// All nodes know the filters of the session that moves to the sender.
+    Ask {
+        /// The sender wants the state; otherwise it has the session from elsewhere, and this one ends.
+        wants: bool,
+    },
+    /// A part of the session: its messages and QoS 2 exchanges, as records.
+    State {
+        /// There are no more.
+        is_last: bool,
+        /// The records.
+        records: &'a [u8],
+    },
+}
+
+impl<'a> SessionItem<'a> {
+    /// The size of its texts and bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.client.len()
+            + match self.step {
+                SessionStep::Claim { user, .. } => user.map_or(0, str::len),
+                SessionStep::Filters { records, .. } | SessionStep::State { records, .. } => {
+                    records.len()
+                }
+                _ => 0,
+            }
+    }
+
+    /// Appends the item without its last bytes, which are returned.
+    pub(super) fn encode_head(&self, out: &mut Vec<u8>) -> &'a [u8] {
+        out.push(match self.step {
+            SessionStep::Claim { .. } => kind::CLAIM,
+            SessionStep::Withdraw => kind::WITHDRAW,
+            SessionStep::Answer { .. } => kind::ANSWER,
+            SessionStep::Filters { .. } => kind::FILTERS,
+            SessionStep::Ask { .. } => kind::ASK,
+            SessionStep::State { .. } => kind::STATE,
+        });
+        put_bytes(self.client.as_bytes(), out);
+        out.extend_from_slice(&self.stamp.to_le_bytes());
+        match self.step {
+            SessionStep::Claim { asks, ends, refuses, user } => {
+                let if_some = |is_some, bit| if is_some { bit } else { 0 };
+                out.push(
+                    if_some(asks, bits::ASKS)
+                        | if_some(ends, bits::ENDS)
+                        | if_some(refuses, bits::REFUSES)
+                        | if_some(user.is_some(), bits::USER),
+                );
+                if let Some(user) = user {
+                    put_bytes(user.as_bytes(), out);
+                }
+            }
+            SessionStep::Withdraw => {}
+            SessionStep::Answer { has_session: is_so } | SessionStep::Ask { wants: is_so } => {
+                out.push(is_so.into());
+            }
+            SessionStep::Filters { is_last, records } | SessionStep::State { is_last, records } => {
+                out.push(is_last.into());
+                put_number(records.len() as u64, out);
+                return records;
+            }
+        }
+        &[]
+    }
+
+    /// The item of this kind; none if it is another kind of item.
+    pub(super) fn decode(kind: u8, reader: &mut Reader<'a>) -> Result<Option<Self>, Fault> {
+        if !(kind::CLAIM..=kind::STATE).contains(&kind) {
+            return Ok(None);
+        }
+        let client = reader.text("client identifier")?;
+        let stamp = reader.fixed_u64()?;
+        let step = match kind {
+            kind::CLAIM => {
+                let bits = reader.byte()?;
+                let has = |bit| bits & bit != 0;
+                SessionStep::Claim {
+                    asks: has(bits::ASKS),
+                    ends: has(bits::ENDS),
+                    refuses: has(bits::REFUSES),
+                    user: if has(bits::USER) { Some(reader.text("user name")?) } else { None },
+                }
+            }
+            kind::WITHDRAW => SessionStep::Withdraw,
+            kind::ANSWER => SessionStep::Answer { has_session: reader.byte()? != 0 },
+            kind::FILTERS => {
+                SessionStep::Filters { is_last: reader.byte()? != 0, records: reader.bytes()? }
+            }
+            kind::ASK => SessionStep::Ask { wants: reader.byte()? != 0 },
+            _ => SessionStep::State { is_last: reader.byte()? != 0, records: reader.bytes()? },
+        };
+        Ok(Some(Self { client, stamp, step }))
+    }
+}

@@ -1,0 +1,143 @@
+//! What other nodes say of sessions.
+
+use crate::base::ids::{CoreId, SessionId};
+use crate::engine::Engine;
+use crate::engine::cause::{Cause, Rejection};
+use crate::engine::claims::directory::Claim;
+use crate::engine::connections::ending::Ending;
+use crate::engine::mesh::batch::Batch;
+use crate::engine::mesh::session_message::{SessionMessage, SessionStep};
+use crate::wire::ReasonCode;
+
+/// A claim of another node.
+struct Asked<'a> {
+    client: &'a str,
+    fingerprint: u64,
+    claim: Claim,
+    asks: bool,
+    ends: bool,
+    user: Option<&'a str>,
+}
+
+impl Engine {
+    /// Handles what a node says of the session of a client.
+    pub(in crate::engine) fn take_session_message(
+        &mut self,
+        from: CoreId,
+        batch: &Batch,
+        message: SessionMessage,
+    ) {
+        let (client, stamp) = (batch.text(message.client), message.stamp);
+        if !self.mesh.is_member(from) || !self.claims.covers(client) {
+            return;
+        }
+        let fingerprint = self.fingerprint(client);
+        let claim = (stamp, self.mesh.node_number(from));
+        match message.step {
+            SessionStep::Claim { asks, ends, refuses, user } => {
+                let user = user.map(|user| batch.text(user));
+                let asked = Asked { client, fingerprint, claim, asks, ends, user };
+                self.take_claim(from, &asked, refuses);
+            }
+            SessionStep::Withdraw => self.claims.directory.remove(fingerprint, claim),
+            SessionStep::Answer { has_session } => {
+                self.take_answer(from, client, stamp, has_session);
+            }
+            SessionStep::Filters { is_last, records } => {
+                self.take_filters(from, client, stamp, is_last, &records);
+            }
+            SessionStep::Ask { wants } => self.take_ask(from, client, stamp, wants),
+            SessionStep::State { is_last, records } => {
+                self.take_state(from, client, stamp, is_last, &records);
+            }
+        }
+    }
+
+    /// The claim that counts so far.
+    fn latest_claim(&self, asked: &Asked<'_>) -> Option<Claim> {
+        let directory = &self.claims.directory;
+        let waiting = self.claims.waiting.get(asked.client).map(|waiting| waiting.stamp);
+        // A session that was restored has no claim of its own.
+        let is_here = || self.sessions.find(asked.client).is_some();
+        let own = waiting.or_else(|| directory.own_stamp(asked.fingerprint));
+        let elsewhere = directory.elsewhere(asked.fingerprint);
+        let own = own.or_else(|| (elsewhere.is_none() && is_here()).then_some(0));
+        own.map(|stamp| (stamp, directory.own())).max(elsewhere)
+    }
+
+    fn take_claim(&mut self, from: CoreId, asked: &Asked<'_>, refuses: bool) {
+        let &Asked { client, fingerprint, claim, asks, .. } = asked;
+        if self.latest_claim(asked).is_some_and(|latest| latest > claim) {
+            // The claimer hears of the later claim from the node that has made it.
+            if asks {
+                self.answer_claim(from, client, claim.0, false);
+            }
+            return;
+        }
+        self.durability.cancel_left_will(client);
+        self.claims.directory.set_claim(fingerprint, claim);
+        self.claims.settle(self.memory.ledger());
+        self.abandon_waiting(client, refuses);
+        let session = self.sessions.find(client);
+        if asks && session.is_some_and(|session| self.is_guarded(session, asked.user)) {
+            self.metrics.sessions_guarded += 1;
+            return self.claim(client, claim.0, true);
+        }
+        let has_session = session.is_some_and(|session| self.let_go(session, asked));
+        if asks {
+            self.answer_claim(from, client, claim.0, has_session);
+        }
+        if has_session {
+            self.begin_move(from, client, claim.0);
+        }
+    }
+
+    /// A CONNECT that waits here is too late: its client is at another node.
+    fn abandon_waiting(&mut self, client: &str, refuses: bool) {
+        let Some(waiting) = self.claims.waiting.remove(client) else { return };
+        if waiting.arrival.is_some()
+            && let Some(session) = self.sessions.find(client)
+        {
+            // The node that it came from has it still.
+            self.end_moved_session(session);
+        }
+        match refuses {
+            true => {
+                let (reason, cause) = (ReasonCode::NotAuthorized, Cause::SessionOfAnotherUser);
+                let rejection = Rejection::new(reason, cause)
+                    .with_detail("it belongs to another user at another node of the cluster");
+                self.refuse_waiting(waiting.connection, client, &rejection);
+            }
+            false => self.give_way(waiting.connection, client),
+        }
+    }
+
+    /// Whether a session is not given to a user who asks for it at another node.
+    fn is_guarded(&self, session: SessionId, user: Option<&str>) -> bool {
+        let owner = self.sessions[session].owner();
+        self.config.bind_sessions && owner.is_some() && owner != user
+    }
+
+    /// The client of a session is at another node: its connection ends here. Whether the session is left, to move there.
+    fn let_go(&mut self, session: SessionId, asked: &Asked<'_>) -> bool {
+        // What belongs to nobody is not this user's.
+        let is_nobodys = self.config.bind_sessions && self.sessions[session].owner() != asked.user;
+        let ends_session = asked.ends || is_nobodys;
+        if let Some(connection) = self.sessions[session].connection {
+            self.metrics.takeovers += 1;
+            let before = self.connections[connection].address();
+            self.observers.log.taken_over(self.now, &self.sessions[session], None, before);
+            self.end_connection(connection, Ending::TakenOver { ends_session, by: None });
+        }
+        let Some(session) = self.sessions.find(asked.client) else { return false };
+        if ends_session {
+            self.end_session(session);
+        }
+        !ends_session
+    }
+
+    /// Answers a claim: whether the session follows.
+    pub(super) fn answer_claim(&mut self, to: CoreId, client: &str, stamp: u64, has_session: bool) {
+        self.mesh.send_session(Some(to), client, stamp, |_| SessionStep::Answer { has_session });
+    }
+}

@@ -1,0 +1,151 @@
+//! Which node has the session of a Client Identifier: claims by fingerprint, each with a stamp. The later stamp counts,
+//! and of equal ones that of the node with the higher number.
+
+use std::collections::HashMap;
+
+use shards::NODES_MAX;
+
+/// Estimated memory of an entry with its part of the room of the table.
+const ENTRY_BYTES: usize = 32;
+
+/// A claim: its stamp, and the number of the node that has made it.
+pub(super) type Claim = (u64, u16);
+
+/// The claims of all nodes to the sessions that are at home on a core.
+#[derive(Debug)]
+pub(super) struct Directory {
+    /// The number of this node, and its claims.
+    own: u16,
+    of_own: HashMap<u64, u64>,
+    /// The claims of the other nodes, by number: those of a node that leaves go at once.
+    of_others: Vec<HashMap<u64, u64>>,
+    /// A stamp that no claim of this core exceeds.
+    latest: u64,
+}
+
+impl Directory {
+    pub fn new() -> Self {
+        let of_others = (0..NODES_MAX).map(|_| HashMap::new()).collect();
+        Self { own: 0, of_own: HashMap::new(), of_others, latest: 0 }
+    }
+
+    /// This node has another number now.
+    pub fn set_own(&mut self, own: u16) {
+        self.own = own;
+    }
+
+    /// The number of this node.
+    pub fn own(&self) -> u16 {
+        self.own
+    }
+
+    /// A stamp for a claim that is made at this time, in microseconds since 1970, after another claim.
+    pub fn next_stamp(&mut self, now_us: u64, after: u64) -> u64 {
+        self.latest = now_us.max(self.latest + 1).max(after + 1);
+        self.latest
+    }
+
+    /// The stamp of this node's claim.
+    pub fn own_stamp(&self, client: u64) -> Option<u64> {
+        self.of_own.get(&client).copied()
+    }
+
+    /// The claim of another node.
+    pub fn elsewhere(&self, client: u64) -> Option<Claim> {
+        let claims = (0..).zip(&self.of_others);
+        claims.filter_map(|(node, of)| Some((*of.get(&client)?, node))).max()
+    }
+
+    /// This node has the session: a claim of another node does not count any more.
+    pub fn set_own_claim(&mut self, client: u64, stamp: u64) {
+        self.remove_elsewhere(client);
+        self.of_own.insert(client, stamp);
+    }
+
+    /// Another node has the session: no earlier claim counts any more.
+    pub fn set_claim(&mut self, client: u64, (stamp, node): Claim) {
+        self.of_own.remove(&client);
+        self.remove_elsewhere(client);
+        self.of_others[usize::from(node)].insert(client, stamp);
+    }
+
+    fn remove_elsewhere(&mut self, client: u64) {
+        for of in &mut self.of_others {
+            of.remove(&client);
+        }
+    }
+
+    /// This node has the session no more; the stamp of its claim.
+    pub fn remove_own(&mut self, client: u64) -> Option<u64> {
+        self.of_own.remove(&client)
+    }
+
+    /// Another node has the session no more.
+    pub fn remove(&mut self, client: u64, (stamp, node): Claim) {
+        let of = &mut self.of_others[usize::from(node)];
+        if of.get(&client).is_some_and(|&claimed| claimed <= stamp) {
+            of.remove(&client);
+        }
+    }
+
+    /// A node has left: its claims are forgotten.
+    pub fn forget(&mut self, node: u16) {
+        self.of_others[usize::from(node)] = HashMap::new();
+    }
+
+    /// Number of claims of other nodes.
+    pub fn others(&self) -> usize {
+        self.of_others.iter().map(HashMap::len).sum()
+    }
+
+    /// Estimated memory.
+    pub fn bytes(&self) -> usize {
+        let others: usize = self.of_others.iter().map(HashMap::capacity).sum();
+        (self.of_own.capacity() + others) * ENTRY_BYTES
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_latest_claim_counts_and_one_node_has_a_session() {
+        let mut directory = Directory::new();
+        directory.set_own_claim(7, 10);
+        directory.set_claim(7, (11, 3));
+        assert_eq!((directory.own_stamp(7), directory.elsewhere(7)), (None, Some((11, 3))));
+        directory.set_claim(7, (12, 5));
+        assert_eq!((directory.elsewhere(7), directory.others()), (Some((12, 5)), 1));
+        directory.set_own_claim(7, 13);
+        assert_eq!((directory.own_stamp(7), directory.elsewhere(7)), (Some(13), None));
+    }
+
+    #[test]
+    fn a_claim_is_withdrawn_by_its_node_alone_and_not_by_what_was_said_before_it() {
+        let mut directory = Directory::new();
+        directory.set_claim(7, (11, 3));
+        directory.remove(7, (11, 4));
+        directory.remove(7, (10, 3));
+        assert_eq!(directory.elsewhere(7), Some((11, 3)));
+        directory.remove(7, (11, 3));
+        assert_eq!(directory.elsewhere(7), None);
+    }
+
+    #[test]
+    fn the_claims_of_a_node_that_leaves_are_forgotten() {
+        let mut directory = Directory::new();
+        (0..100).for_each(|client| directory.set_claim(client, (1, 3)));
+        directory.set_claim(100, (1, 4));
+        directory.forget(3);
+        assert_eq!((directory.others(), directory.elsewhere(5)), (1, None));
+    }
+
+    #[test]
+    fn stamps_count_up_whatever_the_clock_says_and_exceed_the_claim_before() {
+        let mut directory = Directory::new();
+        assert_eq!(directory.next_stamp(100, 0), 100);
+        assert_eq!(directory.next_stamp(90, 0), 101);
+        assert_eq!(directory.next_stamp(90, 500), 501);
+    }
+}

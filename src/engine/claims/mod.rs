@@ -1,0 +1,360 @@
+//! One session a Client Identifier in the whole cluster: which node has it, and how a session moves to the node to which
+//! its client connects.
+//!
+//! The home core of a Client Identifier (the same hash on each node) knows which node has the session: nodes claim sessions,
+//! each claim with a stamp, and of several the latest counts ([`directory`]).
+//!
+//! * A client comes back to the node that has its session: nobody is asked.
+//! * No node has one, and the session will end with the connection: the other nodes are told, and CONNACK goes out at once.
+//! * Otherwise all other nodes are asked, and CONNACK waits for their answers. Two that ask at once see the claim of each
+//!   other before the answer that follows it in the same lane, and the later one wins.
+//!
+//! A node whose session is claimed ends the connection with "Session taken over". The session ends too where the client
+//! has Clean Start or the session is not kept, and else moves:
+//!
+//! ```text
+//! new node                    old node
+//! claim ────────────────────► ends the connection
+//!       ◄──────────────────── answer, filters
+//! subscribes, and waits until all nodes know the filters
+//! ask   ────────────────────► waits until what all nodes and cores have sent it before is there
+//!       ◄──────────────────── state, a part at a time: QoS 2 exchanges, what is in flight, the queue
+//! stores it, sends CONNACK
+//! receipt ──────────────────► ends its copy
+//! ```
+//!
+//! From the time when a publisher's node knows the new filters until the old node has withdrawn its own, both get a message:
+//! none is lost, and such a message may come twice. Either node may fail before the last receipt: the old one has it all.
+
+mod arrivals;
+mod asked;
+mod directory;
+mod moves;
+mod parts;
+
+use std::collections::{HashMap, VecDeque};
+
+use crate::base::clock::Now;
+use crate::base::ids::{ConnectionId, CoreId, SessionId};
+use crate::engine::access::Grant;
+use crate::engine::cause::{Cause, Rejection};
+use crate::engine::claims::arrivals::Arrival;
+use crate::engine::claims::directory::Directory;
+use crate::engine::claims::moves::Move;
+use crate::engine::client_log::Claimed;
+use crate::engine::mesh::session_message::SessionStep;
+use crate::engine::packets::connect::keeps_session;
+use crate::engine::{Engine, Metrics};
+use crate::resources::gauges::{Charge, Ledger, Place};
+use crate::transport::bridge::SESSION_PREFIX;
+use crate::wire::{Connect, ReasonCode};
+
+/// Places of sessions that are looked at for a node that joins, at a time.
+const CLAIMS_TOLD: usize = 256;
+
+/// A client whose CONNECT waits for the answers of other nodes.
+#[derive(Debug)]
+struct Waiting {
+    connection: ConnectionId,
+    stamp: u64,
+    /// A session that another node has ends.
+    ends: bool,
+    user: Option<Box<str>>,
+    /// The nodes that have not answered, a bit for each.
+    left: u64,
+    /// The session that comes from another node.
+    arrival: Option<Arrival>,
+}
+
+/// The claims to the sessions at home on this core, and the sessions on their way.
+#[derive(Debug)]
+pub(in crate::engine) struct Claims {
+    /// Whether this process has a gateway to other nodes.
+    has_gateway: bool,
+    /// What to add to the clock of the core for the time since 1970.
+    begin_us: u64,
+    directory: Directory,
+    /// By Client Identifier.
+    waiting: HashMap<Box<str>, Waiting>,
+    /// Clients of `waiting` for which nothing is left to wait.
+    answered: Vec<Box<str>>,
+    /// Clients of `waiting` whose filters all nodes have to know.
+    announcing: Vec<Box<str>>,
+    /// Sessions that move to other nodes, by Client Identifier.
+    moves: HashMap<Box<str>, Move>,
+    /// Those of them that are under way, and those that are not yet.
+    under_way: Vec<Box<str>>,
+    lined_up: VecDeque<Box<str>>,
+    charge: Charge,
+}
+
+impl Claims {
+    pub(super) fn new(place: &Place) -> Self {
+        Self {
+            has_gateway: place.gateway().is_some(),
+            begin_us: place.stamps_begin_us(),
+            directory: Directory::new(),
+            waiting: HashMap::new(),
+            answered: Vec::new(),
+            announcing: Vec::new(),
+            moves: HashMap::new(),
+            under_way: Vec::new(),
+            lined_up: VecDeque::new(),
+            charge: Charge::default(),
+        }
+    }
+
+    /// Whether the session of a client is one for all nodes: each node has bridges of its own.
+    fn covers(&self, client: &str) -> bool {
+        self.has_gateway && !client.starts_with(SESSION_PREFIX)
+    }
+
+    /// A stamp for a claim after another one.
+    fn next_stamp(&mut self, now: Now, after: u64) -> u64 {
+        self.directory.next_stamp(self.begin_us + now.0, after)
+    }
+
+    /// Whether nothing waits for an answer or a receipt.
+    fn is_quiet(&self) -> bool {
+        self.waiting.is_empty() && self.moves.is_empty()
+    }
+
+    fn settle(&mut self, ledger: &Ledger) {
+        self.charge.set(ledger, self.directory.bytes());
+    }
+
+    /// Fills in the numbers of this core.
+    pub(in crate::engine) fn report(&self, metrics: &mut Metrics) {
+        metrics.cluster_claims = self.directory.others() as u64;
+    }
+}
+
+impl Engine {
+    fn fingerprint(&self, client: &str) -> u64 {
+        self.router.replica().fingerprint(client).0
+    }
+
+    /// Whether this node has the session of the client, or no node has: CONNECT can be answered. Otherwise the other nodes
+    /// are asked, and the CONNECT is tried again when they have answered.
+    pub(in crate::engine) fn has_claim(
+        &mut self,
+        id: ConnectionId,
+        connect: &Connect<'_>,
+        grant: &Grant,
+    ) -> bool {
+        let client = connect.client_identifier;
+        // An assigned identifier is nobody's.
+        if client.is_empty() || !self.claims.covers(client) {
+            return true;
+        }
+        let fingerprint = self.fingerprint(client);
+        if let Some(waiting) = self.claims.waiting.get_mut(client) {
+            let before = std::mem::replace(&mut waiting.connection, id);
+            let (is_answered, stamp) = (waiting.left == 0, waiting.stamp);
+            if is_answered {
+                self.claims.waiting.remove(client);
+                self.claims.directory.set_own_claim(fingerprint, stamp);
+            }
+            if before != id {
+                self.give_way(before, client);
+            }
+            return is_answered;
+        }
+        let elsewhere = self.claims.directory.elsewhere(fingerprint);
+        let members = self.mesh.member_bits();
+        let is_own = elsewhere.is_none() && self.sessions.find(client).is_some();
+        let is_free = elsewhere.is_none() && !keeps_session(connect, &self.config.limits);
+        if is_own || is_free || members == 0 {
+            return true;
+        }
+        let stamp = self.claims.next_stamp(self.now, elsewhere.map_or(0, |(stamp, _)| stamp));
+        let (ends, user) = (connect.clean_start, grant.user.clone());
+        let waiting = Waiting { connection: id, stamp, ends, user, left: members, arrival: None };
+        self.cancel_move(client);
+        self.ask_for_session(None, client, &waiting);
+        self.claims.waiting.insert(client.into(), waiting);
+        self.metrics.cluster_asked += 1;
+        false
+    }
+
+    /// Asks a node, or all, for the session of a client.
+    fn ask_for_session(&mut self, node: Option<CoreId>, client: &str, waiting: &Waiting) {
+        let Waiting { stamp, ends, ref user, .. } = *waiting;
+        self.mesh.send_session(node, client, stamp, |batch| {
+            let user = user.as_deref().map(|user| batch.push_text(user));
+            SessionStep::Claim { asks: true, ends, refuses: false, user }
+        });
+    }
+
+    /// Tells all nodes that this one has the session of a client from now on.
+    fn claim(&mut self, client: &str, after: u64, refuses: bool) {
+        let stamp = self.claims.next_stamp(self.now, after);
+        let fingerprint = self.fingerprint(client);
+        self.claims.directory.set_own_claim(fingerprint, stamp);
+        self.claims.settle(self.memory.ledger());
+        if self.mesh.member_bits() != 0 {
+            self.mesh.send_session(None, client, stamp, |_| SessionStep::Claim {
+                asks: false,
+                ends: true,
+                refuses,
+                user: None,
+            });
+        }
+    }
+
+    /// A client has its session: the other nodes learn of it if they do not know.
+    pub(in crate::engine) fn note_claim(&mut self, session: SessionId) {
+        let client = &self.sessions[session].client_identifier;
+        if !self.claims.covers(client.as_str()) {
+            return;
+        }
+        let fingerprint = self.router.replica().fingerprint(client.as_str()).0;
+        if self.claims.directory.own_stamp(fingerprint).is_none() {
+            let client = client.as_str().to_owned();
+            let elsewhere = self.claims.directory.elsewhere(fingerprint);
+            self.claim(&client, elsewhere.map_or(0, |(stamp, _)| stamp), false);
+        }
+    }
+
+    /// A session ends: its Client Identifier is nobody's, unless another node has claimed it.
+    pub(in crate::engine) fn withdraw_claim(&mut self, session: SessionId) {
+        let client = &self.sessions[session].client_identifier;
+        if !self.claims.covers(client.as_str()) {
+            return;
+        }
+        let client = client.as_str().to_owned();
+        let fingerprint = self.fingerprint(&client);
+        let is_elsewhere = self.claims.directory.elsewhere(fingerprint).is_some()
+            || self.claims.waiting.contains_key(&*client);
+        let stamp = match self.claims.directory.remove_own(fingerprint) {
+            Some(stamp) => stamp,
+            None if is_elsewhere => return,
+            // Restored, and its client was never here.
+            None => 0,
+        };
+        self.mesh.send_session(None, &client, stamp, |_| SessionStep::Withdraw);
+    }
+
+    /// The client of a waiting CONNECT is on a later connection, here or at another node.
+    fn give_way(&mut self, id: ConnectionId, client: &str) {
+        self.refuse_waiting(id, client, &Rejection::new(ReasonCode::ServerBusy, Cause::TakenOver));
+    }
+
+    fn refuse_waiting(&mut self, id: ConnectionId, client: &str, rejection: &Rejection) {
+        if self.connections.contains(id) {
+            self.refuse(id, Claimed { client: Some(client), user: None }, rejection);
+        }
+    }
+
+    /// A node has joined the cluster, or has left it.
+    pub(in crate::engine) fn note_node_of_claims(
+        &mut self,
+        node: CoreId,
+        is_member: bool,
+        own: u16,
+    ) {
+        self.claims.directory.set_own(own);
+        let bit = self.mesh.member_bit(node);
+        self.claims.directory.forget(self.mesh.node_number(node));
+        let clients: Vec<Box<str>> = self.claims.waiting.keys().cloned().collect();
+        for client in clients {
+            match is_member {
+                true => {
+                    let Some(mut waiting) = self.claims.waiting.remove(&client) else { continue };
+                    if waiting.left > 0 {
+                        waiting.left |= bit;
+                        self.ask_for_session(Some(node), &client, &waiting);
+                    }
+                    self.claims.waiting.insert(client, waiting);
+                }
+                false => self.end_wait(node, &client),
+            }
+        }
+        if !is_member {
+            self.cancel_moves_to(node);
+        }
+    }
+
+    /// Tells a node that joins the claims to some sessions, from a place on; the place of the next one.
+    pub(in crate::engine) fn tell_claims(&mut self, node: CoreId, from: usize) -> usize {
+        let to = self.sessions.end().min(from + CLAIMS_TOLD);
+        self.work.spend(to - from);
+        for id in (from..to).map(SessionId::new) {
+            let Some(session) = self.sessions.get(id).filter(|session| !session.is_over()) else {
+                continue;
+            };
+            let client = session.client_identifier.as_str();
+            let fingerprint = self.router.replica().fingerprint(client).0;
+            if !self.claims.covers(client)
+                || self.claims.waiting.contains_key(client)
+                || self.claims.directory.elsewhere(fingerprint).is_some()
+            {
+                continue;
+            }
+            let stamp = self.claims.directory.own_stamp(fingerprint).unwrap_or(0);
+            let (asks, ends, refuses, user) = (false, true, false, None);
+            self.mesh.send_session(Some(node), client, stamp, |_| SessionStep::Claim {
+                asks,
+                ends,
+                refuses,
+                user,
+            });
+        }
+        to
+    }
+
+    /// A node does not answer any more, as it has left.
+    fn end_wait(&mut self, node: CoreId, client: &str) {
+        let Some(waiting) = self.claims.waiting.get_mut(client) else { return };
+        if waiting.arrival.as_ref().is_some_and(|arrival| arrival.comes_from(node)) {
+            // The rest of it is not coming.
+            waiting.arrival = None;
+            if let Some(session) = self.sessions.find(client) {
+                self.end_moved_session(session);
+            }
+        }
+        self.note_answer(node, client);
+    }
+
+    /// A node has answered.
+    fn note_answer(&mut self, node: CoreId, client: &str) {
+        let bit = self.mesh.member_bit(node);
+        let Some(waiting) = self.claims.waiting.get_mut(client) else { return };
+        let before = waiting.left;
+        waiting.left &= !bit;
+        if before != 0 && waiting.left == 0 {
+            self.connections.mark_ready(waiting.connection);
+            self.claims.answered.push(client.into());
+        }
+    }
+
+    /// Claims whose clients did not wait for the answers.
+    fn sweep_answered(&mut self) {
+        let mut answered = std::mem::take(&mut self.claims.answered);
+        answered.retain(|client| {
+            let Some(waiting) = self.claims.waiting.get(client) else { return false };
+            if waiting.left > 0 || self.connections.contains(waiting.connection) {
+                return waiting.left == 0;
+            }
+            let stamp = waiting.stamp;
+            self.claims.waiting.remove(client);
+            let fingerprint = self.fingerprint(client);
+            match self.sessions.find(client) {
+                Some(_) => self.claims.directory.set_own_claim(fingerprint, stamp),
+                None => self.mesh.send_session(None, client, stamp, |_| SessionStep::Withdraw),
+            }
+            false
+        });
+        self.claims.answered = answered;
+    }
+
+    /// Goes on with what waited for receipts of other nodes.
+    pub(in crate::engine) fn continue_moves(&mut self) {
+        if self.claims.is_quiet() {
+            return;
+        }
+        self.sweep_answered();
+        self.continue_arrivals();
+        self.continue_departures();
+    }
+}

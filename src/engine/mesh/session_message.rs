@@ -1,0 +1,34 @@
+//! What the nodes of a cluster tell each other of the session of a Client Identifier.
+
+use crate::engine::mesh::node_block::Span;
+
+/// Something about the session of a Client Identifier, to or from its home core on another node.
+#[derive(Debug)]
+pub(crate) struct SessionMessage {
+    /// The Client Identifier.
+    pub client: Span,
+    /// The stamp of the claim that this is about.
+    pub stamp: u64,
+    /// What there is to say.
+    pub step: SessionStep,
+}
+
+/// What there is to say of a session.
+#[derive(Debug)]
+pub(crate) enum SessionStep {
+    /// The sender has the session from now on, unless there is a later claim. With `asks` the receiver answers, with the
+    /// session if it has one; with `ends` such a session ends; with `refuses` the sender has the session, and its user is
+    /// not who asked for it.
+    Claim { asks: bool, ends: bool, refuses: bool, user: Option<Span> },
+    /// The sender's session has ended.
+    Withdraw,
+    /// The answer to a claim that asks: whether the session follows.
+    Answer { has_session: bool },
+    /// The owner and the subscriptions of the session, or a part of them.
+    Filters { is_last: bool, records: Box<[u8]> },
+    /// All nodes know the filters of the session that moves to the sender, which wants the rest; or, with false, has the
+    /// session from elsewhere.
+    Ask { wants: bool },
+    /// The messages and QoS 2 exchanges of the session, or a part of them.
+    State { is_last: bool, records: Box<[u8]> },
+}
