@@ -12,6 +12,8 @@ mod kind {
     pub const FILTERS: u8 = 35;
     pub const ASK: u8 = 36;
     pub const STATE: u8 = 37;
+    pub const FLUSH: u8 = 38;
+    pub const FLUSHED: u8 = 39;
 }
 
 /// Bits of a claim.
@@ -73,6 +75,13 @@ pub enum SessionStep<'a> {
         /// The records.
         records: &'a [u8],
     },
+    /// Each core of the receiver answers after all that it has sent so far.
+    Flush,
+    /// The answer of a core.
+    Flushed {
+        /// Number of cores of the sender: so many answers come.
+        cores: u16,
+    },
 }
 
 impl<'a> SessionItem<'a> {
@@ -97,6 +106,8 @@ impl<'a> SessionItem<'a> {
             SessionStep::Filters { .. } => kind::FILTERS,
             SessionStep::Ask { .. } => kind::ASK,
             SessionStep::State { .. } => kind::STATE,
+            SessionStep::Flush => kind::FLUSH,
+            SessionStep::Flushed { .. } => kind::FLUSHED,
         });
         put_bytes(self.client.as_bytes(), out);
         out.extend_from_slice(&self.stamp.to_le_bytes());
@@ -113,7 +124,8 @@ impl<'a> SessionItem<'a> {
                     put_bytes(user.as_bytes(), out);
                 }
             }
-            SessionStep::Withdraw => {}
+            SessionStep::Withdraw | SessionStep::Flush => {}
+            SessionStep::Flushed { cores } => out.extend_from_slice(&cores.to_le_bytes()),
             SessionStep::Answer { has_session: is_so } | SessionStep::Ask { wants: is_so } => {
                 out.push(is_so.into());
             }
@@ -128,7 +140,7 @@ impl<'a> SessionItem<'a> {
 
     /// The item of this kind; none if it is another kind of item.
     pub(super) fn decode(kind: u8, reader: &mut Reader<'a>) -> Result<Option<Self>, Fault> {
-        if !(kind::CLAIM..=kind::STATE).contains(&kind) {
+        if !(kind::CLAIM..=kind::FLUSHED).contains(&kind) {
             return Ok(None);
         }
         let client = reader.text("client identifier")?;
@@ -150,6 +162,8 @@ impl<'a> SessionItem<'a> {
                 SessionStep::Filters { is_last: reader.byte()? != 0, records: reader.bytes()? }
             }
             kind::ASK => SessionStep::Ask { wants: reader.byte()? != 0 },
+            kind::FLUSH => SessionStep::Flush,
+            kind::FLUSHED => SessionStep::Flushed { cores: reader.fixed_u16()? },
             _ => SessionStep::State { is_last: reader.byte()? != 0, records: reader.bytes()? },
         };
         Ok(Some(Self { client, stamp, step }))

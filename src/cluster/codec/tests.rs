@@ -70,7 +70,7 @@ impl Source {
 
     fn session(&self) -> SessionItem<'_> {
         let (is_so, records) = (self.retain, self.payload.as_slice());
-        let step = match self.other % 6 {
+        let step = match self.other % 8 {
             0 => SessionStep::Claim {
                 asks: is_so,
                 ends: self.number.is_multiple_of(2),
@@ -81,6 +81,8 @@ impl Source {
             2 => SessionStep::Answer { has_session: is_so },
             3 => SessionStep::Filters { is_last: is_so, records },
             4 => SessionStep::Ask { wants: is_so },
+            5 => SessionStep::Flush,
+            6 => SessionStep::Flushed { cores: self.other as u16 },
             _ => SessionStep::State { is_last: is_so, records },
         };
         SessionItem { client: &self.text, stamp: self.number, step }

@@ -7,6 +7,7 @@ use shards::{CoreMatches, TopicFilter, heap};
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
+use crate::cluster::codec::session::SessionStep;
 use crate::cluster::codec::{DecodeError, Fault, Item, Publish, To};
 use crate::cluster::gateway::identity;
 use crate::cluster::gateway::interest::{Entry, Interest, Told};
@@ -188,9 +189,15 @@ impl Link {
                 }
                 Item::HelloDone => self.is_announced = true,
                 Item::Session(item) => {
-                    let core = interest.home(item.client);
-                    let message = sessions::message(given.to_cores.to(core).open(), &item);
-                    given.push(core, MeshMessage::Session(message));
+                    let home = interest.home(item.client);
+                    let cores = match item.step {
+                        SessionStep::Flush => 0..place.cores(),
+                        _ => home.0..home.0 + 1,
+                    };
+                    for core in cores.map(CoreId) {
+                        let message = sessions::message(given.to_cores.to(core).open(), &item);
+                        given.push(core, MeshMessage::Session(message));
+                    }
                 }
                 Item::AnnounceExact { .. }
                 | Item::WithdrawExact { .. }

@@ -21,6 +21,8 @@ pub(super) fn item<'a>(batch: &'a Batch, message: &'a SessionMessage) -> Item<'a
         &SessionStep::State { is_last, ref records } => {
             session::SessionStep::State { is_last, records }
         }
+        SessionStep::Flush => session::SessionStep::Flush,
+        &SessionStep::Flushed { cores } => session::SessionStep::Flushed { cores },
     };
     Item::Session(SessionItem { client: batch.text(message.client), stamp: message.stamp, step })
 }
@@ -44,6 +46,8 @@ pub(super) fn message(batch: &mut Batch, item: &SessionItem<'_>) -> SessionMessa
             let records = batch.push_records(records.to_vec());
             SessionStep::State { is_last, records }
         }
+        session::SessionStep::Flush => SessionStep::Flush,
+        session::SessionStep::Flushed { cores } => SessionStep::Flushed { cores },
     };
     SessionMessage { client, stamp: item.stamp, step }
 }

@@ -9,8 +9,10 @@ use crate::engine::claims::parts;
 use crate::engine::durability::restore::stored_subscription;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::message;
+use crate::resources::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
+use crate::session::state::Session;
 use crate::storage::commit::RecordRef;
 use crate::storage::image;
 use crate::wire::{PacketIdentifier, Qos};
@@ -114,7 +116,11 @@ impl Engine {
 
     /// Asks for the state of sessions whose filters all nodes know.
     pub(super) fn continue_arrivals(&mut self) {
-        let Self { claims, mesh, .. } = self;
+        if self.claims.announcing.is_empty() {
+            return;
+        }
+        self.flush_fan_out_batch();
+        let Self { claims, mesh, sessions, memory, .. } = self;
         claims.announcing.retain(|client| {
             let Some(waiting) = claims.waiting.get_mut(client) else { return false };
             let (stamp, Some(arrival)) = (waiting.stamp, &mut waiting.arrival) else {
@@ -122,6 +128,9 @@ impl Engine {
             };
             if !mesh.are_receipted(&arrival.announced) {
                 return true;
+            }
+            if let Some(session) = sessions.find(client) {
+                drop_what_both_have(&mut sessions[session], memory.ledger());
             }
             let wants = SessionStep::Ask { wants: true };
             mesh.send_session(Some(arrival.from), client, stamp, |_| wants);
@@ -270,4 +279,14 @@ impl Engine {
         );
         self.end_wait(from, client);
     }
+}
+
+/// Drops what a session that comes from another node has got here before its state was asked for: the other node was sent
+/// it too, and has it when it sends the state. Messages of shared subscriptions came here alone.
+fn drop_what_both_have(session: &mut Session, ledger: &Ledger) {
+    let Some(own) = session.outbound.take() else { return };
+    let mut kept = Box::new(Outbound::new(ledger));
+    let shared = own.list_queued(0).filter(|(_, delivery)| delivery.shared.is_some());
+    shared.for_each(|(_, delivery)| kept.restore_queued(delivery.clone()));
+    session.outbound = (!kept.is_idle()).then_some(kept);
 }

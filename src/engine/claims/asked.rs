@@ -34,6 +34,12 @@ impl Engine {
         let fingerprint = self.fingerprint(client);
         let claim = (stamp, self.mesh.node_number(from));
         match message.step {
+            SessionStep::Flush => {
+                let cores = self.mesh.cores();
+                let flushed = SessionStep::Flushed { cores };
+                self.mesh.send_session(Some(from), client, stamp, |_| flushed);
+            }
+            SessionStep::Flushed { cores } => self.take_flushed(from, client, stamp, cores),
             SessionStep::Claim { asks, ends, refuses, user } => {
                 let user = user.map(|user| batch.text(user));
                 let asked = Asked { client, fingerprint, claim, asks, ends, user };

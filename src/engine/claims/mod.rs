@@ -17,14 +17,16 @@
 //! claim ────────────────────► ends the connection
 //!       ◄──────────────────── answer, filters
 //! subscribes, and waits until all nodes know the filters
-//! ask   ────────────────────► waits until what all nodes and cores have sent it before is there
+//! ask   ────────────────────► flush: waits until what all nodes and cores have sent it before is there
 //!       ◄──────────────────── state, a part at a time: QoS 2 exchanges, what is in flight, the queue
 //! stores it, sends CONNACK
 //! receipt ──────────────────► ends its copy
 //! ```
 //!
-//! From the time when a publisher's node knows the new filters until the old node has withdrawn its own, both get a message:
-//! none is lost, and such a message may come twice. Either node may fail before the last receipt: the old one has it all.
+//! From the time when a publisher's node knows the new filters until the old node has withdrawn its own, both get a message.
+//! What the new node got before it asked, the old one has too by then, and what the old one gets after it has begun to send
+//! the state stays there. So none is lost; one that comes to both nodes between these two moments comes twice.
+//! Either node may fail before the last receipt: the old one has it all.
 
 mod arrivals;
 mod asked;

@@ -31,9 +31,19 @@ enum Stage {
     /// The new node waits until all nodes know its filters.
     Announced,
     /// What was sent to the session before is awaited.
-    Flushed { barriers: Vec<(CoreId, u64)> },
+    Flushing(Flush),
     /// Its state is being sent; the receipt for the last part is awaited.
     State { cursor: Cursor, barrier: u64 },
+}
+
+/// A wait for all that the other nodes and cores had sent when they knew the filters of the new node. A receipt of a node
+/// may overtake messages, the answer of one of its cores does not.
+#[derive(Debug)]
+struct Flush {
+    /// Nodes of which answers are left, and how many, once the first has said it.
+    nodes: Vec<(CoreId, Option<u16>)>,
+    /// Receipts of the other cores.
+    cores: Vec<(CoreId, u64)>,
 }
 
 /// How far the state has been sent.
@@ -64,6 +74,7 @@ impl Engine {
 
     /// A node has left: its clients' sessions stay here.
     pub(super) fn cancel_moves_to(&mut self, node: CoreId) {
+        self.end_flushes_of(node);
         let moves = self.claims.moves.iter().filter(|(_, of)| of.to == node);
         let clients: Vec<(Box<str>, u64)> =
             moves.map(|(client, of)| (client.clone(), of.stamp)).collect();
@@ -71,6 +82,7 @@ impl Engine {
             self.cancel_move(&client);
             self.claim(&client, stamp, false);
         }
+        self.continue_departures();
     }
 
     /// The session of a client stays here after all.
@@ -91,11 +103,45 @@ impl Engine {
         if !wants {
             return self.end_move(client);
         }
-        let barriers = self.mesh.barriers();
+        let flush = self.begin_flush(client, stamp);
         if let Some(of) = self.claims.moves.get_mut(client) {
-            of.stage = Stage::Flushed { barriers };
+            of.stage = Stage::Flushing(flush);
         }
         self.continue_departures();
+    }
+
+    fn begin_flush(&mut self, client: &str, stamp: u64) -> Flush {
+        for node in self.mesh.members() {
+            self.mesh.send_session(Some(node), client, stamp, |_| SessionStep::Flush);
+        }
+        let nodes = self.mesh.members().map(|node| (node, None)).collect();
+        Flush { nodes, cores: self.mesh.barriers_of_cores() }
+    }
+
+    /// A core of a node has sent all that it had for a session that moves.
+    pub(super) fn take_flushed(&mut self, from: CoreId, client: &str, stamp: u64, cores: u16) {
+        let of = self.claims.moves.get_mut(client).filter(|of| of.stamp == stamp);
+        let Some(Move { stage: Stage::Flushing(flush), .. }) = of else { return };
+        flush.nodes.retain_mut(|(node, left)| {
+            if *node != from {
+                return true;
+            }
+            let left = left.get_or_insert(cores);
+            *left = left.saturating_sub(1);
+            *left > 0
+        });
+        if flush.nodes.is_empty() {
+            self.continue_departures();
+        }
+    }
+
+    /// A node that has left says no more.
+    fn end_flushes_of(&mut self, node: CoreId) {
+        for of in self.claims.moves.values_mut() {
+            if let Stage::Flushing(flush) = &mut of.stage {
+                flush.nodes.retain(|(of, _)| *of != node);
+            }
+        }
     }
 
     /// Ends a session that has moved, or whose move is given up by the other node.
@@ -145,15 +191,16 @@ impl Engine {
                 }
                 false
             }
-            Stage::Flushed { barriers } => {
-                if self.mesh.are_receipted(barriers) {
+            Stage::Flushing(flush) => {
+                if flush.nodes.is_empty() && self.mesh.are_receipted(&flush.cores) {
+                    self.flush_fan_out_batch();
                     // Messages that are still on their way to many sessions here are waited for in the same way.
                     match self.router.fan_outs().is_empty() {
                         true => {
                             of.left_groups = self.leave_groups(session);
                             of.stage = self.begin_state(session, of.to, of.stamp);
                         }
-                        false => *barriers = self.mesh.barriers(),
+                        false => *flush = self.begin_flush(client, of.stamp),
                     }
                 }
                 false

@@ -58,7 +58,7 @@ impl Mesh {
 
     /// The other nodes of the cluster.
     #[inline]
-    pub(super) fn members(&self) -> impl Iterator<Item = CoreId> + use<> {
+    pub(in crate::engine) fn members(&self) -> impl Iterator<Item = CoreId> + use<> {
         self.nodes_of(self.nodes.members)
     }
 

@@ -31,4 +31,8 @@ pub(crate) enum SessionStep {
     Ask { wants: bool },
     /// The messages and QoS 2 exchanges of the session, or a part of them.
     State { is_last: bool, records: Box<[u8]> },
+    /// Each core of the receiver answers after all that it has sent so far.
+    Flush,
+    /// The answer of one of so many cores.
+    Flushed { cores: u16 },
 }

@@ -1,6 +1,8 @@
 //! One session a Client Identifier in the whole cluster, and sessions that move.
 
 use super::*;
+use crate::storage::commit::{JournalConfig, StoreState};
+use crate::storage::image::{Image, Whole};
 
 impl Cluster {
     /// A Client Identifier at home on the core.
@@ -26,7 +28,6 @@ impl Cluster {
         let connack = packets.iter().find(|packet| packet.starts_with("Connack")).expect("CONNACK");
         assert!(connack.contains("reason: Success"), "{connack}");
         let is_present = connack.contains("session_present: true");
-        // What came with it is left to read for the test.
         (id, is_present)
     }
 
@@ -327,4 +328,106 @@ fn a_session_of_another_user_is_not_given_away() {
     assert!(cluster.said((1, 0, second)).contains("NotAuthorized"));
     assert!(!cluster.world(0, 0).closed.contains(&first));
     assert_eq!(cluster.sessions("c"), 1);
+}
+
+/// A receipt may overtake messages; what was published before the new node was known comes before the session moves.
+#[test]
+fn messages_that_are_slow_on_their_way_to_the_old_node_are_not_lost_in_a_move() {
+    for cores in [1, 2] {
+        for slow in 1..6 {
+            let mut cluster = Cluster::new(3, cores);
+            let name = cluster.name(0);
+            let client = Client::persistent(&name);
+            let (first, _) = cluster.enter((0, 0), &client);
+            cluster.world(0, 0).subscribe(first, "t", Qos::AtLeastOnce);
+            cluster.settle();
+            let publisher = cluster.connect(2, 0);
+            // Some frames of the publisher's node to the old one is lost, and sent again later.
+            let mut count = 0;
+            cluster.loses = Box::new(move |from, to| {
+                count += usize::from((from, to) == (2, 0));
+                (from, to) == (2, 0) && count % 8 < slow
+            });
+            for number in 1..=20_u16 {
+                let payload = number.to_string();
+                cluster.world(2, 0).publish(
+                    publisher,
+                    "t",
+                    payload.as_bytes(),
+                    Qos::AtLeastOnce,
+                    number,
+                );
+                cluster.turn();
+            }
+            let id = cluster.begin((1, 0), &client);
+            for _ in 0..20 {
+                cluster.settle();
+            }
+            let expected: Vec<String> = (1..=20).map(|number| number.to_string()).collect();
+            assert_eq!(cluster.payloads((1, 0, id)), expected, "{slow} of 8");
+        }
+    }
+}
+
+/// A journal for whose batches nothing waits.
+fn journal() -> JournalConfig {
+    JournalConfig { wall_at_zero_us: 1 << 50, waits: false }
+}
+
+/// What the store of a world has.
+fn stored(world: &mut World) -> Image {
+    let mut image = Image::default();
+    while let Some(batch) = world.engine.poll_records().or_else(|| world.engine.drain_records()) {
+        image.apply(&batch.bytes, &Whole).expect("records");
+        let state = StoreState { up_to: batch.number, ..StoreState::default() };
+        world.engine.handle_stored(world.now, state);
+    }
+    image
+}
+
+#[test]
+fn a_session_that_moves_is_in_the_store_of_its_new_node_alone_and_its_filters_are_announced_after_a_restart()
+ {
+    let mut cluster = Cluster::new(2, 1);
+    (0..2).for_each(|node| cluster.world(node, 0).engine.open_journal(journal()));
+    let client = Client::persistent("c");
+    let (first, _) = cluster.enter((0, 0), &client);
+    cluster.world(0, 0).subscribe(first, "t", Qos::ExactlyOnce);
+    cluster.world(0, 0).publish(first, "u", b"x", Qos::ExactlyOnce, 9);
+    cluster.settle();
+    cluster.publish((1, 0), "t", "released", Qos::ExactlyOnce);
+    let identifier = cluster.world(0, 0).publishes(first)[0].3.expect("an identifier");
+    cluster.world(0, 0).send(first, Version::V5, &Packet::Pubrec(ack(identifier)));
+    cluster.publish((1, 0), "t", "in flight", Qos::AtLeastOnce);
+    cluster.world(0, 0).cut(first);
+    cluster.publish((1, 0), "t", "1", Qos::AtLeastOnce);
+    cluster.publish((0, 0), "t", "2", Qos::AtLeastOnce);
+    // The client is gone when the session comes.
+    let id = cluster.begin((1, 0), &client);
+    cluster.turn();
+    cluster.world(1, 0).cut(id);
+    cluster.settle();
+    assert_eq!(stored(cluster.world(0, 0)).sessions.len(), 0);
+    let image = stored(cluster.world(1, 0));
+    let session = image.sessions.values().next().expect("a session");
+    assert_eq!(&*session.client_identifier, "c");
+    assert_eq!((session.expiry_interval_s, session.away_since_us.is_some()), (3_600, true));
+    assert_eq!(session.received.iter().copied().collect::<Vec<u16>>(), [9]);
+    assert!(session.subscriptions.contains_key("t"));
+    let inflight: Vec<bool> = session.inflight.iter().map(|of| of.content.is_some()).collect();
+    assert_eq!(inflight, [false, true]);
+    assert_eq!(session.queue.len(), 2);
+    let mut again = Cluster::apart(2, 1);
+    again.world(0, 0).engine.open_journal(journal());
+    again.world(0, 0).engine.restore(image);
+    again.world(0, 0).engine.end_restore();
+    again.join(0, 1, 1);
+    again.join(1, 0, 1);
+    again.settle();
+    again.publish((1, 0), "t", "3", Qos::AtLeastOnce);
+    let id = again.begin((1, 0), &client);
+    again.settle();
+    again.publish((0, 0), "t", "4", Qos::AtLeastOnce);
+    assert_eq!(again.payloads((1, 0, id)), ["in flight", "1", "2", "3", "4"]);
+    assert_eq!(again.sessions("c"), 1);
 }
