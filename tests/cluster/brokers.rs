@@ -1,5 +1,7 @@
 //! Brokers that serve as one: clients at different nodes.
 
+mod claims;
+
 use std::time::{Duration, Instant};
 
 use crate::engine::Engine;
