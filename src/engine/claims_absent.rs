@@ -2,7 +2,7 @@
 
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::engine::access::Grant;
-use crate::engine::{Engine, Metrics};
+use crate::engine::{Engine, Mesh, Metrics};
 use crate::resources::gauges::Place;
 use crate::wire::Connect;
 
@@ -13,6 +13,11 @@ pub(in crate::engine) struct Claims;
 impl Claims {
     pub fn new(_place: &Place) -> Self {
         Self
+    }
+
+    #[inline]
+    pub fn has_joins(&self, _mesh: &Mesh) -> bool {
+        false
     }
 
     /// Fills in the numbers of this core.
@@ -41,4 +46,9 @@ impl Engine {
 
     #[inline]
     pub(in crate::engine) fn continue_moves(&mut self) {}
+
+    #[inline]
+    pub(in crate::engine) fn continue_telling_claims(&mut self) -> bool {
+        false
+    }
 }

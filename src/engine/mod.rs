@@ -334,6 +334,7 @@ impl Engine {
             let has_work = !self.router.fan_outs().is_empty()
                 || self.mesh.has_unread()
                 || self.mesh.has_joins()
+                || self.claims.has_joins(&self.mesh)
                 || self.durability.has_stored()
                 || !self.sessions.leftovers().is_empty();
             if has_work
@@ -341,7 +342,8 @@ impl Engine {
                     || self.continue_batches()
                     || self.continue_stored()
                     || self.continue_leftovers()
-                    || self.continue_joins())
+                    || self.continue_joins()
+                    || self.continue_telling_claims())
             {
                 continue;
             }
@@ -384,6 +386,7 @@ impl Engine {
             && self.router.fan_outs().is_empty()
             && !self.mesh.has_unread()
             && !self.mesh.has_joins()
+            && !self.claims.has_joins(&self.mesh)
             && !self.durability.has_stored()
             && !self.retained.has_more_to_remove();
         match is_idle && !self.has_records() {

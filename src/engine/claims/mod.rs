@@ -46,7 +46,7 @@ use crate::engine::claims::moves::Move;
 use crate::engine::client_log::Claimed;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::packets::connect::keeps_session;
-use crate::engine::{Engine, Metrics};
+use crate::engine::{Engine, Mesh, Metrics};
 use crate::resources::gauges::{Charge, Ledger, Place};
 use crate::transport::bridge::SESSION_PREFIX;
 use crate::wire::{Connect, ReasonCode};
@@ -87,6 +87,8 @@ pub(in crate::engine) struct Claims {
     /// Those of them that are under way, and those that are not yet.
     under_way: Vec<Box<str>>,
     lined_up: VecDeque<Box<str>>,
+    /// Nodes that are being told the claims, each with the place of the next session.
+    joins: VecDeque<(CoreId, usize)>,
     charge: Charge,
 }
 
@@ -102,6 +104,7 @@ impl Claims {
             moves: HashMap::new(),
             under_way: Vec::new(),
             lined_up: VecDeque::new(),
+            joins: VecDeque::new(),
             charge: Charge::default(),
         }
     }
@@ -114,6 +117,12 @@ impl Claims {
     /// A stamp for a claim after another one.
     fn next_stamp(&mut self, now: Now, after: u64) -> u64 {
         self.directory.next_stamp(self.begin_us + now.0, after)
+    }
+
+    /// Whether a node that joins can be told claims now.
+    #[inline]
+    pub(in crate::engine) fn has_joins(&self, mesh: &Mesh) -> bool {
+        self.joins.iter().any(|&(node, _)| !mesh.is_loaded(node))
     }
 
     /// Whether nothing waits for an answer or a receipt.
@@ -258,6 +267,10 @@ impl Engine {
         self.claims.directory.set_own(own);
         let bit = self.mesh.member_bit(node);
         self.claims.directory.forget(self.mesh.node_number(node));
+        self.claims.joins.retain(|(of, _)| *of != node);
+        if is_member {
+            self.claims.joins.push_back((node, 0));
+        }
         let clients: Vec<Box<str>> = self.claims.waiting.keys().cloned().collect();
         for client in clients {
             match is_member {
@@ -277,8 +290,25 @@ impl Engine {
         }
     }
 
-    /// Tells a node that joins the claims to some sessions, from a place on; the place of the next one.
-    pub(in crate::engine) fn tell_claims(&mut self, node: CoreId, from: usize) -> usize {
+    /// Tells a node that joins some claims; false when there is none, or no budget.
+    pub(in crate::engine) fn continue_telling_claims(&mut self) -> bool {
+        if self.work.is_spent() {
+            return false;
+        }
+        let is_free = |&(node, _): &(CoreId, usize)| !self.mesh.is_loaded(node);
+        let place = self.claims.joins.iter().position(is_free);
+        let Some((node, from)) = place.and_then(|place| self.claims.joins.remove(place)) else {
+            return false;
+        };
+        let next = self.tell_claims(node, from);
+        if next < self.sessions.end() {
+            self.claims.joins.push_back((node, next));
+        }
+        true
+    }
+
+    /// Tells a node the claims to some sessions, from a place on; the place of the next one.
+    fn tell_claims(&mut self, node: CoreId, from: usize) -> usize {
         let to = self.sessions.end().min(from + CLAIMS_TOLD);
         self.work.spend(to - from);
         for id in (from..to).map(SessionId::new) {

@@ -137,7 +137,10 @@ impl Engine {
             MeshMessage::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
             MeshMessage::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
             #[cfg(feature = "cluster")]
-            MeshMessage::Member { node, is_member, own } => self.note_member(node, is_member, own),
+            MeshMessage::Member { node, is_member, own } => {
+                self.note_member(node, is_member);
+                self.note_node_of_claims(node, is_member, own);
+            }
             #[cfg(feature = "cluster")]
             MeshMessage::Session(message) => self.take_session_message(from, batch, message),
             MeshMessage::AskMetrics => {

@@ -234,7 +234,7 @@ impl Mesh {
     }
 
     /// Whether so much is under way to `core` that publishers wait.
-    #[cfg(feature = "admin")]
+    #[cfg(any(feature = "admin", feature = "cluster"))]
     pub(in crate::engine) fn is_loaded(&self, core: CoreId) -> bool {
         self.lanes.is_loaded(core)
     }

@@ -12,7 +12,6 @@ use crate::engine::Engine;
 use crate::engine::draft::Draft;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::{Batch, Destination, MeshMessage};
-use crate::engine::mesh::session_message::{SessionMessage, SessionStep};
 use crate::engine::retained::{Stored, core_of};
 use crate::engine::sys_topics;
 use crate::message::Content;
@@ -26,20 +25,18 @@ const MESSAGES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Nodes {
     /// What announces this core's subscriptions to the other nodes.
-    gateway: Option<CoreId>,
+    pub(super) gateway: Option<CoreId>,
     /// The other nodes, a bit for each.
-    members: u64,
+    pub(super) members: u64,
     /// Those that have been members at some time: their lanes may have something left to say.
     known: u64,
-    /// Those that are being sent the claims to sessions, and then the retained messages.
+    /// Those that are being sent the retained messages.
     joins: VecDeque<Join>,
 }
 
 #[derive(Debug)]
 struct Join {
     node: CoreId,
-    /// The place of the next session whose claim it is told.
-    session: usize,
     cursor: Cursor,
 }
 
@@ -81,49 +78,10 @@ impl Mesh {
         self.nodes.known |= bit;
         self.nodes.joins.retain(|join| join.node != node);
         match is_member {
-            true => {
-                self.nodes.joins.push_back(Join { node, session: 0, cursor: Cursor::default() })
-            }
+            true => self.nodes.joins.push_back(Join { node, cursor: Cursor::default() }),
             // It cannot be told any more; its gateway lets the publishers go on.
             false => self.paused_elsewhere.retain(|publisher| publisher.core != node),
         }
-    }
-
-    /// The other nodes, a bit for each.
-    pub(in crate::engine) fn member_bits(&self) -> u64 {
-        self.nodes.members
-    }
-
-    /// The bit of a node.
-    pub(in crate::engine) fn member_bit(&self, node: CoreId) -> u64 {
-        1 << self.node_number(node)
-    }
-
-    /// The number of a node in the cluster.
-    pub(in crate::engine) fn node_number(&self, node: CoreId) -> u16 {
-        node.0 - self.cores
-    }
-
-    /// Whether this is another node, and a member.
-    pub(in crate::engine) fn is_member(&self, node: CoreId) -> bool {
-        node.0 >= self.cores
-            && node.0 < self.cores + NODES_MAX
-            && self.nodes.members & self.member_bit(node) != 0
-    }
-
-    /// Tells a node, or all, something of the session of a client.
-    pub(in crate::engine) fn send_session(
-        &mut self,
-        node: Option<CoreId>,
-        client: &str,
-        stamp: u64,
-        step: impl FnOnce(&mut Batch) -> SessionStep,
-    ) {
-        let Some(to) = node.or(self.nodes.gateway) else { return };
-        let lane = self.lanes.to(to);
-        let client = lane.open().push_text(client);
-        let step = step(lane.open());
-        lane.push(MeshMessage::Session(SessionMessage { client, stamp, step }));
     }
 
     /// Announces the first subscription to a restored filter to the other nodes; the other cores learn of it otherwise.
@@ -155,10 +113,9 @@ impl Engine {
         addresses.any(|to| self.has_batch(to))
     }
 
-    pub(super) fn note_member(&mut self, node: CoreId, is_member: bool, own: u16) {
+    pub(super) fn note_member(&mut self, node: CoreId, is_member: bool) {
         self.mesh.set_member(node, is_member);
         self.retained.set_member(node, is_member);
-        self.note_node_of_claims(node, is_member, own);
     }
 
     /// Sends some retained messages to a node that has joined; false when there is none, or no budget.
@@ -171,11 +128,6 @@ impl Engine {
         let Some(mut join) = place.and_then(|place| self.mesh.nodes.joins.remove(place)) else {
             return false;
         };
-        if join.session < self.sessions.end() {
-            join.session = self.tell_claims(join.node, join.session);
-            self.mesh.nodes.joins.push_back(join);
-            return true;
-        }
         let (own, cores) = (u64::from(self.mesh.core().0), u64::from(self.mesh.cores()));
         let mut found: Vec<(Box<str>, Stored)> = Vec::new();
         let (state, steps) = self.retained.scan_stored(&mut join.cursor, &mut |topic, stored| {

@@ -1,5 +1,10 @@
 //! What the nodes of a cluster tell each other of the session of a Client Identifier.
 
+use shards::NODES_MAX;
+
+use crate::base::ids::CoreId;
+use crate::engine::mesh::Mesh;
+use crate::engine::mesh::batch::{Batch, MeshMessage};
 use crate::engine::mesh::node_block::Span;
 
 /// Something about the session of a Client Identifier, to or from its home core on another node.
@@ -35,4 +40,43 @@ pub(crate) enum SessionStep {
     Flush,
     /// The answer of one of so many cores.
     Flushed { cores: u16 },
+}
+
+impl Mesh {
+    /// The other nodes, a bit for each.
+    pub(in crate::engine) fn member_bits(&self) -> u64 {
+        self.nodes.members
+    }
+
+    /// The bit of a node.
+    pub(in crate::engine) fn member_bit(&self, node: CoreId) -> u64 {
+        1 << self.node_number(node)
+    }
+
+    /// The number of a node in the cluster.
+    pub(in crate::engine) fn node_number(&self, node: CoreId) -> u16 {
+        node.0 - self.cores
+    }
+
+    /// Whether this is another node, and a member.
+    pub(in crate::engine) fn is_member(&self, node: CoreId) -> bool {
+        node.0 >= self.cores
+            && node.0 < self.cores + NODES_MAX
+            && self.nodes.members & self.member_bit(node) != 0
+    }
+
+    /// Tells a node, or all, something of the session of a client.
+    pub(in crate::engine) fn send_session(
+        &mut self,
+        node: Option<CoreId>,
+        client: &str,
+        stamp: u64,
+        step: impl FnOnce(&mut Batch) -> SessionStep,
+    ) {
+        let Some(to) = node.or(self.nodes.gateway) else { return };
+        let lane = self.lanes.to(to);
+        let client = lane.open().push_text(client);
+        let step = step(lane.open());
+        lane.push(MeshMessage::Session(SessionMessage { client, stamp, step }));
+    }
 }
