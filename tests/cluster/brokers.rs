@@ -228,7 +228,9 @@ mod operators {
         }
         let shown = status(1).expect("an answer");
         let members = shown["members"].as_array().expect("a list");
-        let names: Vec<&str> = members.iter().filter_map(|of| of["name"].as_str()).collect();
+        let mut names: Vec<&str> = members.iter().filter_map(|of| of["name"].as_str()).collect();
+        // By number, in the order in which they have joined.
+        names.sort_unstable();
         assert_eq!(names, ["node0", "node1", "node2"]);
         let own: Vec<bool> = members.iter().map(|of| of["own"] == true).collect();
         assert_eq!(own.iter().filter(|own| **own).count(), 1, "{shown}");
