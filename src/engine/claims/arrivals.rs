@@ -3,7 +3,7 @@
 use shards::{Subscription, TopicFilter};
 
 use crate::base::ids::{CoreId, SessionId};
-use crate::base::log_rate::rated;
+use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
 use crate::engine::claims::parts;
 use crate::engine::durability::restore::stored_subscription;
@@ -43,17 +43,18 @@ impl Engine {
         stamp: u64,
         has_session: bool,
     ) {
-        let waiting = self.claims.waiting.get(client).filter(|waiting| waiting.stamp == stamp);
-        let is_wanted = waiting.is_some_and(|waiting| waiting.arrival.is_none());
-        match (has_session, waiting.is_some()) {
-            (false, true) => return self.end_wait(from, client),
-            (false, false) => return,
-            (true, _) if !is_wanted => {
-                self.mesh
-                    .send_session(Some(from), client, stamp, |_| SessionStep::Ask { wants: false });
-                return self.note_answer(from, client);
-            }
-            (true, _) => {}
+        let waiting = self.claims.waiting.get(client);
+        let Some(waiting) = waiting.filter(|waiting| waiting.stamp == stamp) else {
+            // A later claim came in between. The node hears of it too, and gives the session there.
+            return;
+        };
+        if !has_session {
+            return self.end_wait(from, client);
+        }
+        if waiting.arrival.is_some() || waiting.has_session {
+            let wants = SessionStep::Ask { wants: false };
+            self.mesh.send_session(Some(from), client, stamp, |_| wants);
+            return self.note_answer(from, client);
         }
         // It had moved there before, and this is what was left of it.
         if let Some(session) = self.sessions.find(client) {
@@ -193,6 +194,10 @@ impl Engine {
         }
         match (is_last, self.arrival(from, client, stamp)) {
             (true, _) => {
+                if let Some(waiting) = self.claims.waiting.get_mut(client) {
+                    // From here on, it is this node that has it.
+                    (waiting.arrival, waiting.has_session) = (None, true);
+                }
                 self.install(session, outbound, inbound, &part);
                 self.note_answer(from, client);
             }
@@ -274,7 +279,7 @@ impl Engine {
             error,
             self.now,
             node,
-            client,
+            client = name(client),
             "cluster: cannot read a session that moves here from another node; upgrade the older of the two"
         );
         self.end_wait(from, client);

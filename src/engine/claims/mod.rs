@@ -64,8 +64,10 @@ struct Waiting {
     user: Option<Box<str>>,
     /// The nodes that have not answered, a bit for each.
     left: u64,
-    /// The session that comes from another node.
+    /// The session that comes from another node, until it is here.
     arrival: Option<Arrival>,
+    /// A session has come.
+    has_session: bool,
 }
 
 /// The claims to the sessions at home on this core, and the sessions on their way.
@@ -126,7 +128,7 @@ impl Claims {
     }
 
     /// Whether nothing waits for an answer or a receipt.
-    fn is_quiet(&self) -> bool {
+    pub(in crate::engine) fn is_quiet(&self) -> bool {
         self.waiting.is_empty() && self.moves.is_empty()
     }
 
@@ -180,7 +182,15 @@ impl Engine {
         }
         let stamp = self.claims.next_stamp(self.now, elsewhere.map_or(0, |(stamp, _)| stamp));
         let (ends, user) = (connect.clean_start, grant.user.clone());
-        let waiting = Waiting { connection: id, stamp, ends, user, left: members, arrival: None };
+        let waiting = Waiting {
+            connection: id,
+            stamp,
+            ends,
+            user,
+            left: members,
+            arrival: None,
+            has_session: false,
+        };
         self.cancel_move(client);
         self.ask_for_session(None, client, &waiting);
         self.claims.waiting.insert(client.into(), waiting);

@@ -431,3 +431,110 @@ fn a_session_that_moves_is_in_the_store_of_its_new_node_alone_and_its_filters_ar
     assert_eq!(again.payloads((1, 0, id)), ["in flight", "1", "2", "3", "4"]);
     assert_eq!(again.sessions("c"), 1);
 }
+
+/// A generator of numbers that depend on its seed alone.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 =
+            self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+}
+
+/// A client with a kept session on its way through the nodes, and what it has got.
+struct Roaming {
+    at: Option<(usize, ConnectionId)>,
+    /// By publisher, the numbers in the order in which they came first.
+    got: Vec<Vec<u16>>,
+    /// Connections that ended before CONNACK, or were given up, may leave a client anywhere.
+    connects: u32,
+}
+
+impl Roaming {
+    fn read(&mut self, cluster: &mut Cluster) {
+        let Some((node, id)) = self.at else { return };
+        for (_, payload, _, identifier) in cluster.world(node, 0).publishes(id) {
+            let (publisher, number) = payload.split_once(' ').expect("both");
+            let got = &mut self.got[publisher.parse::<usize>().expect("a number")];
+            let number: u16 = number.parse().expect("a number");
+            if !got.contains(&number) {
+                got.push(number);
+            }
+            let puback = Packet::Puback(ack(identifier.expect("QoS 1")));
+            cluster.world(node, 0).send(id, Version::V5, &puback);
+        }
+        if cluster.world(node, 0).closed.contains(&id) {
+            self.at = None;
+        }
+    }
+
+    fn connect(&mut self, cluster: &mut Cluster, node: usize) {
+        self.connects += 1;
+        let id = cluster.begin((node, 0), &Client::persistent("c"));
+        self.at = Some((node, id));
+    }
+}
+
+/// Whatever a client does, and whatever frames are lost: it has one session, and gets each message, the first copies in order.
+#[test]
+fn a_client_that_roams_at_random_over_a_carrier_that_loses_frames_gets_each_message_in_order() {
+    let runs: Option<u64> =
+        std::env::var("RINGMQ_CLAIM_SEEDS").ok().and_then(|runs| runs.parse().ok());
+    for seed in 0..runs.unwrap_or(30_u64) {
+        let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 1);
+        let mut cluster = Cluster::new(3, 1);
+        let mut roaming = Roaming { at: None, got: vec![Vec::new(); 3], connects: 0 };
+        let (first, _) = cluster.enter((0, 0), &Client::persistent("c"));
+        cluster.world(0, 0).subscribe(first, "t", Qos::AtLeastOnce);
+        cluster.settle();
+        cluster.world(0, 0).packets(first, Version::V5);
+        roaming.at = Some((0, first));
+        let publishers: Vec<ConnectionId> = (0..3).map(|node| cluster.connect(node, 0)).collect();
+        let (lost_of_100, mut lossy) = (random.below(30), Random(seed));
+        cluster.loses = Box::new(move |_, _| lossy.below(100) < lost_of_100);
+        let mut published = [0_u16; 3];
+        for _ in 0..400 {
+            match random.below(20) {
+                0 => roaming.connect(&mut cluster, random.below(3) as usize),
+                1 => {
+                    if let Some((node, id)) = roaming.at.take() {
+                        cluster.world(node, 0).cut(id);
+                    }
+                }
+                2..10 => {
+                    let of = random.below(3) as usize;
+                    published[of] += 1;
+                    let (payload, number) = (format!("{of} {}", published[of]), published[of]);
+                    let world = cluster.world(of, 0);
+                    world.publish(
+                        publishers[of],
+                        "t",
+                        payload.as_bytes(),
+                        Qos::AtLeastOnce,
+                        number,
+                    );
+                }
+                _ => {}
+            }
+            cluster.turn();
+            cluster.advance_ms(random.below(4));
+            roaming.read(&mut cluster);
+        }
+        cluster.loses = Box::new(|_, _| false);
+        cluster.settle();
+        roaming.connect(&mut cluster, 2);
+        for _ in 0..3 {
+            cluster.settle();
+            roaming.read(&mut cluster);
+        }
+        let expected = published.map(|last| (1..=last).collect::<Vec<u16>>());
+        assert_eq!(roaming.got, expected, "seed {seed}, {} connects", roaming.connects);
+        assert_eq!(cluster.sessions("c"), 1, "seed {seed}");
+        for node in 0..3 {
+            let claims = &cluster.world(node, 0).engine.claims;
+            assert!(claims.is_quiet(), "seed {seed}: {claims:?}");
+        }
+    }
+}
