@@ -152,6 +152,7 @@ impl Gateway {
         if of.unlink() {
             self.share_windows();
             self.tell_member(node, false);
+            self.forget_announcements_to(node);
             self.end_announcements();
         }
     }
@@ -231,6 +232,13 @@ impl Gateway {
         self.end_announcements();
     }
 
+    /// Nobody waits for a node that has left. Its next lane has other numbers, and begins with all that the cores hold.
+    fn forget_announcements_to(&mut self, node: NodeId) {
+        for announced in &mut self.announced {
+            announced.frames.retain(|&(of, _)| of != node);
+        }
+    }
+
     /// Receipts announcements that all nodes know.
     fn end_announcements(&mut self) {
         let nodes = &self.nodes;
@@ -264,6 +272,7 @@ impl Gateway {
         let heard = node.handle_frame(self.now, frame)?;
         if heard == Heard::Restart {
             self.tell_member(from, false);
+            self.forget_announcements_to(from);
         }
         self.end_announcements();
         Ok(heard == Heard::Frame)

@@ -243,6 +243,33 @@ fn a_suback_waits_until_all_nodes_know_the_filter() {
 }
 
 #[test]
+fn a_suback_does_not_wait_for_the_earlier_lane_of_a_node_that_has_come_back() {
+    let mut cluster = Cluster::new(3, 1);
+    for number in 0..20 {
+        // The lanes have many frames.
+        cluster.subscriber(0, 0, &number.to_string(), Qos::AtMostOnce);
+    }
+    let id = cluster.connect(0, 0);
+    cluster.loses = Box::new(|_, _| true);
+    cluster.world(0, 0).subscribe(id, "a", Qos::AtMostOnce);
+    cluster.settle();
+    // Node 2 leaves and joins again while node 1 has not answered.
+    for other in 0..2 {
+        cluster.leave(2, other);
+    }
+    cluster.nodes[2].gateway.begin(NodeId(2), 2);
+    for other in 0..2 {
+        cluster.leave(other, 2);
+        cluster.join(other, 2, 2);
+        cluster.join(2, other, 1);
+    }
+    cluster.loses = Box::new(|_, _| false);
+    cluster.settle();
+    let packets = cluster.world(0, 0).packets(id, Version::V5);
+    assert!(packets.iter().any(|packet| packet.starts_with("Suback")), "{packets:?}");
+}
+
+#[test]
 fn frames_that_are_lost_lose_no_message_and_no_order() {
     let mut cluster = Cluster::new(2, 2);
     let subscriber = cluster.subscriber(1, 1, "a", Qos::AtLeastOnce);
