@@ -64,6 +64,15 @@ pub struct Seen {
     pub session: usize,
 }
 
+/// Messages that need not arrive, until everything settles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Split {
+    /// Those for shared subscriptions: a node was killed with members of them.
+    Groups,
+    /// All: a node was evicted.
+    All,
+}
+
 pub struct Judge {
     pub messages: Vec<Message>,
     pub wills: Wills,
@@ -89,6 +98,8 @@ pub struct Judge {
     settled_at: u64,
     may_drop_qos_0: bool,
     has_crashed: bool,
+    split: Option<Split>,
+    was_split: bool,
 }
 
 impl Judge {
@@ -108,6 +119,8 @@ impl Judge {
             may_drop_qos_0,
             keeps_what_it_sent: false,
             has_crashed: false,
+            split: None,
+            was_split: false,
         }
     }
 
@@ -141,7 +154,7 @@ impl Judge {
             sent_at,
             read_in: None,
             is_accepted: false,
-            is_doubtful: false,
+            is_doubtful: self.split.is_some_and(|split| split.concerns(topic)),
             is_resent: false,
             is_fresh: true,
         });
@@ -185,6 +198,21 @@ impl Judge {
         self.last.clear();
         self.has_crashed = true;
         self.subscribers.iter_mut().for_each(|subscriber| subscriber.core = None);
+    }
+
+    /// What is on its way between nodes, and what follows until everything settles, may be lost.
+    pub fn note_split(&mut self, split: Split) {
+        self.split = self.split.max(Some(split));
+        self.was_split = true;
+        for message in self.messages.iter_mut().filter(|of| of.is_fresh && split.concerns(of.topic))
+        {
+            message.is_doubtful = true;
+        }
+    }
+
+    /// Whether a node was killed or evicted since everything settled.
+    pub fn is_split(&self) -> bool {
+        self.split.is_some()
     }
 
     pub fn keep_session(&mut self, client: usize, is_kept: bool) {
@@ -272,7 +300,7 @@ impl Judge {
         let (Some(home), Some(read_in)) = (self.subscribers[of.publisher].core, of.read_in) else {
             return Ok(());
         };
-        if of.is_resent {
+        if of.is_resent || of.is_doubtful {
             return Ok(()); // perhaps read on the previous connection
         }
         for (client, subscriber) in self.subscribers.iter().enumerate() {
@@ -384,6 +412,7 @@ impl Judge {
         for message in &mut self.messages {
             message.is_fresh = false;
         }
+        self.split = None;
         self.left_groups.clear();
         self.ended_groups.clear();
         self.unsubscribed_groups.clear();
@@ -512,6 +541,14 @@ impl Judge {
         Ok(())
     }
 
+    /// Whether nodes may have different retained messages of a topic. Of what a node that was killed or evicted has
+    /// published without an acknowledgement, each of the others keeps what has reached it.
+    pub fn may_differ(&self, topic: &str) -> bool {
+        let in_doubt = |of: &&Message| of.is_doubtful || of.is_resent || !of.is_accepted;
+        let of_topic = self.messages.iter().filter(|of| of.topic == topic && of.retain);
+        self.was_split && of_topic.filter(in_doubt).count() > 0
+    }
+
     /// The possible final values of a topic: the last accepted message, or an uncertain one.
     pub fn may_be_retained(&self, topic: &str, number: Option<usize>) -> bool {
         let of_topic =
@@ -529,6 +566,12 @@ impl Judge {
             Some(number) => candidates.iter().any(|(n, m)| *n == number && m.bytes > 0),
             None => last.is_none() || candidates.iter().any(|(_, m)| m.bytes == 0),
         }
+    }
+}
+
+impl Split {
+    fn concerns(self, topic: &str) -> bool {
+        self == Self::All || topic.starts_with("s/")
     }
 }
 

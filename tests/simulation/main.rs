@@ -24,6 +24,11 @@ mod listing;
 #[cfg(not(feature = "admin"))]
 #[path = "listing_absent.rs"]
 mod listing;
+#[cfg(feature = "cluster")]
+mod nodes;
+#[cfg(not(feature = "cluster"))]
+#[path = "nodes_absent.rs"]
+mod nodes;
 #[path = "../support/packets.rs"]
 mod packets;
 mod plan;
@@ -112,7 +117,7 @@ fn replay(seed: u64) -> ExitCode {
     if let Ok(kept) = std::env::var("RINGMQ_SIM_STEPS") {
         plan.steps.retain(|(number, _)| kept.split(',').any(|kept| kept == number.to_string()));
     }
-    println!("seed {seed}: {} cores, lanes of {}", plan.cores, plan.lane_capacity);
+    println!("seed {seed}: {}", plan.setup());
     match attempt(&plan, seed, true) {
         Ok(_) => {
             println!("no failure");
@@ -155,7 +160,7 @@ fn shrink(seed: u64) {
             size /= 2;
         }
     }
-    println!("shortest failing run: {} cores, lanes of {}", plan.cores, plan.lane_capacity);
+    println!("shortest failing run: {}", plan.setup());
     for (number, step) in &plan.steps {
         println!("{number:4} {step:?}");
     }

@@ -1,12 +1,19 @@
 //! The steps of a run, drawn from a seed in advance, so that a failing run can be replayed with
 //! steps omitted.
 
+#[cfg(feature = "cluster")]
+mod nodes;
+
 use crate::random::Random;
 
 pub const CLIENTS: usize = 6;
 
 /// The stream of random numbers for the steps of the bridge.
 const BRIDGE_STREAM: u64 = u64::MAX - 1;
+
+/// The stream of random numbers for the nodes, and what happens to them.
+#[cfg(feature = "cluster")]
+const NODES_STREAM: u64 = u64::MAX - 2;
 
 /// Filters of ordinary subscriptions; those of retained topics are last.
 const FILTERS: [&str; 9] = ["n/a", "n/b", "n/a/b", "n/+", "n/#", "n/+/b", "r/#", "r/0", "r/+"];
@@ -98,6 +105,8 @@ pub enum Step {
     Checkpoint,
     /// Something happens at the far broker of the bridge, or on the way there.
     Bridge(BridgeStep),
+    /// Something happens to a node, or between nodes.
+    Nodes(NodeStep),
     /// Everything thaws, settles and is judged.
     Settle,
 }
@@ -120,8 +129,33 @@ pub enum BridgeStep {
     Publish { qos: u8, times: usize },
 }
 
+#[derive(Clone, Copy, Debug)]
+#[cfg_attr(
+    not(feature = "cluster"),
+    allow(dead_code, reason = "without clusters nothing makes or reads them")
+)]
+pub enum NodeStep {
+    /// Nothing of one node arrives at another one for now.
+    Stall { from: usize, to: usize, is_stalled: bool },
+    /// What one node sends to another one is lost.
+    Cut { from: usize, to: usize, is_cut: bool },
+    /// A node loses its connection to the engine, with what is in transit, until it connects again.
+    Disconnect { node: usize },
+    /// A node is connected to the engine again.
+    Connect { node: usize },
+    /// The process of a node is stopped, or goes on.
+    Stop { node: usize, is_stopped: bool },
+    /// The other nodes take a node for dead. It joins again once it knows.
+    Evict { node: usize },
+    /// The process of a node ends without notice, and another one starts in its place.
+    Kill { node: usize },
+}
+
 pub struct Plan {
+    /// Number of cores of each node.
     pub cores: u16,
+    /// Number of nodes; 0 for a single process without a gateway.
+    pub nodes: u16,
     pub lane_capacity: usize,
     /// Small outboxes, so that consumers are often congested; QoS 0 messages may then be dropped.
     pub has_small_outboxes: bool,
@@ -186,8 +220,9 @@ impl Plan {
         let steps = (1..).zip(steps).collect();
         let fan_out = random.pick(&[None, None, Some(1), Some(2)]);
         let checkpoint_bytes = random.pick(&[None, Some(1), Some(200)]);
-        Self {
+        let plan = Self {
             cores,
+            nodes: 0,
             lane_capacity,
             has_small_outboxes,
             versions,
@@ -197,7 +232,17 @@ impl Plan {
             checkpoint_bytes,
             steps,
             has_bridge,
-        }
+        };
+        #[cfg(feature = "cluster")]
+        let plan = plan.with_nodes(&mut Random::stream(seed, NODES_STREAM));
+        plan
+    }
+
+    /// The broker, in words.
+    pub fn setup(&self) -> String {
+        let nodes =
+            if self.nodes > 0 { format!("{} nodes of ", self.nodes) } else { String::new() };
+        format!("{nodes}{} cores, lanes of {}", self.cores, self.lane_capacity)
     }
 }
 

@@ -4,8 +4,12 @@
 //! clients, timers, actions, and then batches for lanes that have room. Random numbers decide which
 //! core runs, how much data arrives, how much a peer accepts, and how far the lanes lag behind.
 
+mod kill;
+mod watch;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io::IoSlice;
+use std::ops::Range;
 
 use ringmq::base::clock::Now;
 use ringmq::base::ids::{ConnectionId, CoreId, Peer};
@@ -21,9 +25,10 @@ use ringmq::storage::image::Image;
 use ringmq::transport::Transport;
 use ringmq::wire::{self, Frame};
 
+use crate::nodes::Nodes;
 use crate::plan::Plan;
 use crate::random::Random;
-use crate::{packets, wills};
+use crate::wills;
 
 /// The location of a connection, from the broker's point of view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,13 +125,15 @@ impl Disk {
 }
 
 /// The time of day at zero on the cores' clock.
-const WALL_AT_ZERO_US: u64 = 1 << 50;
+pub const WALL_AT_ZERO_US: u64 = 1 << 50;
 
 pub struct World {
     settings: Settings,
     fan_out: Option<usize>,
     checkpoint_bytes: Option<usize>,
     disk: Option<Disk>,
+    /// The processes that the cores belong to, and what is between them.
+    pub nodes: Nodes,
     cores: Vec<Core>,
     /// By sender and receiver.
     pub lanes: Vec<Vec<Lane>>,
@@ -156,6 +163,7 @@ impl World {
             fan_out: plan.fan_out,
             checkpoint_bytes: plan.checkpoint_bytes,
             disk: plan.is_durable.then(Disk::default),
+            nodes: Nodes::new(plan),
             cores: Vec::new(),
             lanes: Vec::new(),
             lane_capacity: plan.lane_capacity,
@@ -165,25 +173,29 @@ impl World {
             trace: 0,
         };
         world.start(plan.cores);
+        world.introduce();
         world
+    }
+
+    fn new_engine(&self, place: Place) -> Engine {
+        let (config, keys) = (Config::from(&self.settings), Keys::fixed(7));
+        let mut engine = Engine::new(place, config, Box::new(AllowAll), keys, self.now);
+        if let Some(subscribers) = self.fan_out {
+            engine.cut_fan_outs(subscribers);
+        }
+        if let Some(bytes) = self.checkpoint_bytes {
+            engine.cut_checkpoints(bytes);
+        }
+        engine
     }
 
     /// Starts a broker with the records on disk.
     fn start(&mut self, cores: u16) {
-        let count = usize::from(cores);
-        let nodes = (0..cores).map(|core| core / 2).collect();
-        let engine = |place| {
-            let (config, keys) = (Config::from(&self.settings), Keys::fixed(7));
-            let mut engine = Engine::new(place, config, Box::new(AllowAll), keys, self.now);
-            if let Some(subscribers) = self.fan_out {
-                engine.cut_fan_outs(subscribers);
-            }
-            if let Some(bytes) = self.checkpoint_bytes {
-                engine.cut_checkpoints(bytes);
-            }
-            engine
-        };
-        let mut engines: Vec<Engine> = Place::on_nodes(nodes).into_iter().map(engine).collect();
+        let alone = || Place::on_nodes((0..cores).map(|core| core / 2).collect());
+        let places = self.nodes.start().unwrap_or_else(alone);
+        let count = places.len();
+        let mut engines: Vec<Engine> =
+            places.into_iter().map(|place| self.new_engine(place)).collect();
         if let Some(disk) = &mut self.disk {
             let mut restored = Vec::new();
             for engine in &mut engines {
@@ -259,6 +271,17 @@ impl World {
         self.cores.len()
     }
 
+    /// The cores of the process that has a core.
+    fn group(&self, core: usize) -> Range<usize> {
+        self.nodes.group(core, self.cores.len())
+    }
+
+    /// The core that a client connects to, if its node accepts clients.
+    pub fn core_for(&self, client: usize, random: &mut Random) -> Option<usize> {
+        let cores = self.nodes.cores_for(client, self.cores.len())?;
+        Some(cores.start + random.below(cores.len()))
+    }
+
     /// A client connects, and one of the cores accepts.
     pub fn connect(&mut self, core: usize) -> usize {
         let peer = Peer { address: None, listener: 0 };
@@ -314,9 +337,12 @@ impl World {
     /// Runs some turns of some cores.
     pub fn turns(&mut self, random: &mut Random, turns: usize) {
         for _ in 0..turns {
-            let core = random.below(self.cores.len());
+            let core = random.below(self.cores.len() + self.nodes.count());
             self.now = Now(self.now.0 + random.below(200) as u64);
-            self.a_turn(core, random, false);
+            match core.checked_sub(self.cores.len()) {
+                Some(node) => self.turn_of_gateway(node, random, false),
+                None => self.a_turn(core, random, false),
+            };
         }
     }
 
@@ -328,6 +354,9 @@ impl World {
             self.now = Now(self.now.0 + 10);
             moved |= self.a_turn(core, random, true);
         }
+        for node in 0..self.nodes.count() {
+            moved |= self.turn_of_gateway(node, random, true);
+        }
         moved || bytes != self.bytes_moved() || turn_trace != self.trace
     }
 
@@ -335,13 +364,22 @@ impl World {
         self.links.iter().map(|link| link.read).sum()
     }
 
+    fn turn_of_gateway(&mut self, node: usize, random: &mut Random, all: bool) -> bool {
+        let moved = self.nodes.turn(node, self.now, random, all);
+        moved.unwrap_or_else(|error| panic!("{error}"))
+    }
+
     fn a_turn(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
+        if self.nodes.is_stopped(core) {
+            return false;
+        }
         self.turn += 1;
         self.hear_of_disk(core);
         if self.cores[core].engine.has_commands() {
             self.cores[core].engine.poll_commands(self.now);
         }
         let mut moved = self.receive_from_lanes(core, random, all);
+        moved |= self.receive_from_nodes(core, random, all);
         self.read(core, random, all);
         let has_read_all = self.has_read_all(core);
         let engine = &mut self.cores[core].engine;
@@ -355,6 +393,7 @@ impl World {
         self.write(core, random, all);
         moved |= self.act(core);
         moved |= self.send_into_lanes(core);
+        moved |= self.nodes.collect(core, &mut self.cores[core].engine, self.turn);
         moved |= self.write_records(core, random, all);
         // Work that continues in the next turn may have no visible effect for many turns.
         let due = self.cores[core].engine.poll_timeout();
@@ -362,8 +401,8 @@ impl World {
     }
 
     fn receive_from_lanes(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
-        let mut moved = false;
-        for from in 0..self.cores.len() {
+        let (mut moved, group) = (false, self.group(core));
+        for from in group.clone() {
             let lane = &self.lanes[from][core];
             if lane.is_frozen {
                 continue;
@@ -374,7 +413,7 @@ impl World {
                 let in_transit = self.lanes[from][core].in_transit.pop_front().expect("counted");
                 self.lanes[from][core].arrived = in_transit.turn;
                 if let Some(batch) = in_transit.batch {
-                    let from = CoreId(from as u16);
+                    let from = CoreId((from - group.start) as u16);
                     self.cores[core].engine.handle_batch(self.now, from, batch);
                 }
                 for (link, handed_over) in in_transit.sockets {
@@ -384,6 +423,12 @@ impl World {
             }
         }
         moved
+    }
+
+    fn receive_from_nodes(&mut self, core: usize, random: &mut Random, all: bool) -> bool {
+        let Self { nodes, cores, lanes, now, .. } = self;
+        let count = |most: usize| if all { most } else { random.below(most + 1) };
+        nodes.deliver((core, &mut cores[core].engine), *now, count, lanes)
     }
 
     fn take_home(&mut self, core: usize, link: usize, handed_over: HandedOver) {
@@ -463,7 +508,8 @@ impl World {
                 Action::HandOver { to, handed_over, .. } => {
                     self.cores[core].links.remove(&key);
                     self.links[link].at = At::Moving;
-                    self.lanes[core][usize::from(to.0)].leaving.push((link, handed_over));
+                    let to = self.group(core).start + usize::from(to.0);
+                    self.lanes[core][to].leaving.push((link, handed_over));
                 }
                 Action::Close { last, .. } => {
                     self.cores[core].links.remove(&key);
@@ -524,12 +570,13 @@ impl World {
 
     fn send_into_lanes(&mut self, core: usize) -> bool {
         let mut sent = false;
-        for to in (0..self.cores.len()).filter(|&to| to != core) {
+        let group = self.group(core);
+        for to in group.clone().filter(|&to| to != core) {
             let lane = &mut self.lanes[core][to];
             if lane.in_transit.len() >= self.lane_capacity {
                 continue;
             }
-            let batch = self.cores[core].engine.poll_batch(CoreId(to as u16));
+            let batch = self.cores[core].engine.poll_batch(CoreId((to - group.start) as u16));
             if batch.is_some() || !lane.leaving.is_empty() {
                 let sockets = std::mem::take(&mut lane.leaving);
                 lane.in_transit.push_back(InTransit { batch, sockets, turn: self.turn });
@@ -542,39 +589,5 @@ impl World {
     /// Memory of all cores.
     pub fn memory_bytes(&mut self) -> u64 {
         self.cores.iter_mut().map(|core| core.engine.metrics().memory_bytes).sum()
-    }
-}
-
-impl World {
-    /// The retained messages that one core sends to a new client.
-    pub fn watch(
-        &mut self,
-        core: usize,
-        filter: &str,
-        chance: &mut dyn FnMut() -> u64,
-    ) -> Result<Vec<(String, Vec<u8>)>, String> {
-        let link = self.connect(core);
-        // Without a Client Identifier, the home is the accepting core.
-        let sent = [
-            packets::connect("", wire::Version::V5),
-            packets::subscribe(filter, wire::Qos::AtMostOnce, wire::Version::V5),
-        ];
-        self.links[link].sent = sent.concat();
-        let mut random = Random::new(chance());
-        let mut quiet = 0;
-        while quiet < 3 {
-            quiet = if self.settle_once(&mut random) { 0 } else { quiet + 1 };
-        }
-        if self.core_of(link) != Some(core) {
-            return Err("a client without an identifier was handed over".to_owned());
-        }
-        let mut shown = Vec::new();
-        for packet in std::mem::take(&mut self.links[link].inbox) {
-            if let Ok(wire::Packet::Publish(p)) = wire::decode(&packet, wire::Version::V5) {
-                shown.push((p.topic.to_owned(), p.payload.to_vec()));
-            }
-        }
-        self.cut(link);
-        Ok(shown)
     }
 }
