@@ -8,6 +8,8 @@
 //! RINGMQ_SIM_STEPS=2,3,7 RINGMQ_SIM_SEED=77 cargo test …            only these steps of the seed
 //! ```
 //!
+//! With `--features cluster`, half of the seeds are runs of several nodes, see `nodes`.
+//!
 //! A failing seed is run again with steps omitted, as long as it still fails, and the remaining
 //! steps are printed (disabled by `RINGMQ_SIM_SHRINK=no`). `tests/simulation/plant` verifies that
 //! planted faults are found.

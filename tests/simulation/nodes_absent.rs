@@ -29,10 +29,6 @@ impl Nodes {
         Vec::new()
     }
 
-    pub fn node_of(&self, _core: usize) -> usize {
-        0
-    }
-
     pub fn group(&self, _core: usize, all: usize) -> Range<usize> {
         0..all
     }
