@@ -9,6 +9,8 @@ mod expiry;
 mod replay;
 mod tombstones;
 
+use std::cmp::Ordering;
+
 use shards::{Cursor, RetainedIndex, ScanState, ScanStep};
 
 use clock::StampClock;
@@ -37,10 +39,28 @@ pub(super) struct RetainedFull(pub DropCause);
 /// The retained message of a topic, as every core keeps it.
 #[derive(Clone, Debug)]
 pub(super) struct Stored {
-    /// When it was published, by a clock that all cores agree on, and on which core: stamps are unique.
+    /// When it was published, by a clock that all cores agree on, and on which core: unique within a process.
     pub stamp: u64,
     /// `None` removes the message before it: a tombstone.
     pub message: Option<Message>,
+}
+
+impl Stored {
+    /// Whether it takes the place of another one of its topic. Two nodes may give equal stamps; then a tombstone does, and
+    /// of two messages the content decides, so that all nodes keep the same one.
+    fn replaces(&self, other: &Self) -> bool {
+        match self.stamp.cmp(&other.stamp) {
+            Ordering::Less => false,
+            Ordering::Greater => true,
+            Ordering::Equal => self.rank() >= other.rank(),
+        }
+    }
+
+    fn rank(&self) -> impl Ord {
+        let content = self.message.as_ref().map(Message::content);
+        let of_message = content.map(|of| (of.payload, of.passed_on, u8::from(of.qos)));
+        (of_message.is_none(), of_message)
+    }
 }
 
 /// The retained messages of one core.
@@ -190,8 +210,11 @@ impl RetainedStore {
         timers: &mut Timers,
     ) {
         self.clock.advance(clock_of(stored.stamp));
-        if self.stamp(topic).is_some_and(|stamp| stamp > stored.stamp) {
-            return self.forget_user_of(stored.stamp);
+        if let Some(kept) = self.by_topic.get(topic).filter(|kept| !stored.replaces(kept)) {
+            if kept.stamp != stored.stamp {
+                self.forget_user_of(stored.stamp);
+            }
+            return;
         }
         if let Some(message) = &stored.message {
             self.count(topic, message, 1);

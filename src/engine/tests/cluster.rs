@@ -358,6 +358,27 @@ fn a_retained_message_of_one_node_is_there_on_all() {
 }
 
 #[test]
+fn nodes_that_retain_at_the_same_microsecond_keep_the_same_message() {
+    for payloads in [[&b"x"[..], b"y"], [b"y", b"x"], [b"", b"x"], [b"x", b""]] {
+        let mut cluster = Cluster::new(2, 1);
+        let publishers = [0, 1].map(|node| cluster.connect(node, 0));
+        cluster.settle();
+        for (node, payload) in payloads.into_iter().enumerate() {
+            let mut publish = publish("a", payload, Qos::AtMostOnce, 0);
+            publish.retain = true;
+            let publish = Packet::Publish(publish);
+            cluster.world(node, 0).send(publishers[node], Version::V5, &publish);
+        }
+        cluster.settle();
+        let kept = [0, 1].map(|node| {
+            let id = cluster.subscriber_with_retained(node, 0, "a");
+            cluster.payloads((node, 0, id))
+        });
+        assert_eq!(kept[0], kept[1], "of {payloads:?}");
+    }
+}
+
+#[test]
 fn nothing_waits_for_a_node_that_has_left_and_its_subscriptions_are_gone() {
     let mut cluster = Cluster::new(2, 1);
     let subscriber = cluster.subscriber(1, 0, "a", Qos::AtLeastOnce);
