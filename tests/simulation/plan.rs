@@ -106,6 +106,10 @@ pub enum Step {
     /// Something happens at the far broker of the bridge, or on the way there.
     Bridge(BridgeStep),
     /// Something happens to a node, or between nodes.
+    #[cfg_attr(
+        not(feature = "cluster"),
+        allow(dead_code, reason = "without clusters nothing makes it")
+    )]
     Nodes(NodeStep),
     /// Everything thaws, settles and is judged.
     Settle,
