@@ -53,7 +53,7 @@ impl Engine {
         }
         if waiting.arrival.is_some() || waiting.has_session {
             let wants = SessionStep::Ask { wants: false };
-            self.mesh.send_session(Some(from), client, stamp, |_| wants);
+            self.mesh.send_session(from, client, stamp, |_| wants);
             return self.note_answer(from, client);
         }
         // It had moved there before, and this is what was left of it.
@@ -134,7 +134,7 @@ impl Engine {
                 drop_what_both_have(&mut sessions[session], memory.ledger());
             }
             let wants = SessionStep::Ask { wants: true };
-            mesh.send_session(Some(arrival.from), client, stamp, |_| wants);
+            mesh.send_session(arrival.from, client, stamp, |_| wants);
             false
         });
     }

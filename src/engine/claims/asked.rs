@@ -37,7 +37,7 @@ impl Engine {
             SessionStep::Flush => {
                 let cores = self.mesh.cores();
                 let flushed = SessionStep::Flushed { cores };
-                self.mesh.send_session(Some(from), client, stamp, |_| flushed);
+                self.mesh.send_session(from, client, stamp, |_| flushed);
             }
             SessionStep::Flushed { cores } => self.take_flushed(from, client, stamp, cores),
             SessionStep::Claim { asks, ends, refuses, user } => {
@@ -45,7 +45,10 @@ impl Engine {
                 let asked = Asked { client, fingerprint, claim, asks, ends, user };
                 self.take_claim(from, &asked, refuses);
             }
-            SessionStep::Withdraw => self.claims.directory.remove(fingerprint, claim),
+            SessionStep::Withdraw => {
+                self.claims.directory.remove(fingerprint, claim);
+                self.settle_claims();
+            }
             SessionStep::Answer { has_session } => {
                 self.take_answer(from, client, stamp, has_session);
             }
@@ -82,7 +85,7 @@ impl Engine {
         }
         self.durability.cancel_left_will(client);
         self.claims.directory.set_claim(fingerprint, claim);
-        self.claims.settle(self.memory.ledger());
+        self.settle_claims();
         self.abandon_waiting(client, refuses);
         let session = self.sessions.find(client);
         if asks && session.is_some_and(|session| self.is_guarded(session, asked.user)) {
@@ -144,6 +147,6 @@ impl Engine {
 
     /// Answers a claim: whether the session follows.
     pub(super) fn answer_claim(&mut self, to: CoreId, client: &str, stamp: u64, has_session: bool) {
-        self.mesh.send_session(Some(to), client, stamp, |_| SessionStep::Answer { has_session });
+        self.mesh.send_session(to, client, stamp, |_| SessionStep::Answer { has_session });
     }
 }

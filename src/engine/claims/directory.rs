@@ -64,20 +64,24 @@ impl Directory {
 
     /// Another node has the session: no earlier claim counts any more.
     pub fn set_claim(&mut self, client: u64, (stamp, node): Claim) {
-        self.of_own.remove(&client);
+        self.remove_own(client);
         self.remove_elsewhere(client);
         self.of_others[usize::from(node)].insert(client, stamp);
     }
 
     fn remove_elsewhere(&mut self, client: u64) {
         for of in &mut self.of_others {
-            of.remove(&client);
+            if of.remove(&client).is_some() {
+                give_back(of);
+            }
         }
     }
 
     /// This node has the session no more; the stamp of its claim.
     pub fn remove_own(&mut self, client: u64) -> Option<u64> {
-        self.of_own.remove(&client)
+        let stamp = self.of_own.remove(&client);
+        give_back(&mut self.of_own);
+        stamp
     }
 
     /// Another node has the session no more.
@@ -85,6 +89,7 @@ impl Directory {
         let of = &mut self.of_others[usize::from(node)];
         if of.get(&client).is_some_and(|&claimed| claimed <= stamp) {
             of.remove(&client);
+            give_back(of);
         }
     }
 
@@ -105,9 +110,31 @@ impl Directory {
     }
 }
 
+/// Gives back the memory that a table had room for, once little of it is used.
+fn give_back(of: &mut HashMap<u64, u64>) {
+    if of.len() * 4 < of.capacity() {
+        of.shrink_to(of.len() * 2);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_gives_back_the_memory_of_claims_that_are_withdrawn() {
+        let mut directory = Directory::new();
+        for client in 0..1_000 {
+            directory.set_own_claim(client, 1);
+            directory.set_claim(client + 1_000, (1, 3));
+        }
+        assert!(directory.bytes() >= 2_000 * ENTRY_BYTES);
+        for client in 0..1_000 {
+            directory.remove_own(client);
+            directory.remove(client + 1_000, (1, 3));
+        }
+        assert_eq!(directory.bytes(), 0);
+    }
 
     #[test]
     fn the_latest_claim_counts_and_one_node_has_a_session() {

@@ -44,6 +44,7 @@ use crate::engine::claims::arrivals::Arrival;
 use crate::engine::claims::directory::Directory;
 use crate::engine::claims::moves::Move;
 use crate::engine::client_log::Claimed;
+use crate::engine::mesh::batch::Batch;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::packets::connect::keeps_session;
 use crate::engine::{Engine, Mesh, Metrics};
@@ -167,6 +168,7 @@ impl Engine {
             if is_answered {
                 self.claims.waiting.remove(client);
                 self.claims.directory.set_own_claim(fingerprint, stamp);
+                self.settle_claims();
             }
             if before != id {
                 self.give_way(before, client);
@@ -201,10 +203,14 @@ impl Engine {
     /// Asks a node, or all, for the session of a client.
     fn ask_for_session(&mut self, node: Option<CoreId>, client: &str, waiting: &Waiting) {
         let Waiting { stamp, ends, ref user, .. } = *waiting;
-        self.mesh.send_session(node, client, stamp, |batch| {
+        let step = |batch: &mut Batch| {
             let user = user.as_deref().map(|user| batch.push_text(user));
             SessionStep::Claim { asks: true, ends, refuses: false, user }
-        });
+        };
+        match node {
+            Some(node) => self.mesh.send_session(node, client, stamp, step),
+            None => self.mesh.send_session_to_all(client, stamp, step),
+        }
     }
 
     /// Tells all nodes that this one has the session of a client from now on.
@@ -212,9 +218,9 @@ impl Engine {
         let stamp = self.claims.next_stamp(self.now, after);
         let fingerprint = self.fingerprint(client);
         self.claims.directory.set_own_claim(fingerprint, stamp);
-        self.claims.settle(self.memory.ledger());
+        self.settle_claims();
         if self.mesh.member_bits() != 0 {
-            self.mesh.send_session(None, client, stamp, |_| SessionStep::Claim {
+            self.mesh.send_session_to_all(client, stamp, |_| SessionStep::Claim {
                 asks: false,
                 ends: true,
                 refuses,
@@ -253,7 +259,8 @@ impl Engine {
             // Restored, and its client was never here.
             None => 0,
         };
-        self.mesh.send_session(None, &client, stamp, |_| SessionStep::Withdraw);
+        self.settle_claims();
+        self.mesh.send_session_to_all(&client, stamp, |_| SessionStep::Withdraw);
     }
 
     /// The client of a waiting CONNECT is on a later connection, here or at another node.
@@ -277,6 +284,7 @@ impl Engine {
         self.claims.directory.set_own(own);
         let bit = self.mesh.member_bit(node);
         self.claims.directory.forget(self.mesh.node_number(node));
+        self.settle_claims();
         self.claims.joins.retain(|(of, _)| *of != node);
         if is_member {
             self.claims.joins.push_back((node, 0));
@@ -335,7 +343,7 @@ impl Engine {
             }
             let stamp = self.claims.directory.own_stamp(fingerprint).unwrap_or(0);
             let (asks, ends, refuses, user) = (false, true, false, None);
-            self.mesh.send_session(Some(node), client, stamp, |_| SessionStep::Claim {
+            self.mesh.send_session(node, client, stamp, |_| SessionStep::Claim {
                 asks,
                 ends,
                 refuses,
@@ -383,11 +391,17 @@ impl Engine {
             let fingerprint = self.fingerprint(client);
             match self.sessions.find(client) {
                 Some(_) => self.claims.directory.set_own_claim(fingerprint, stamp),
-                None => self.mesh.send_session(None, client, stamp, |_| SessionStep::Withdraw),
+                None => self.mesh.send_session_to_all(client, stamp, |_| SessionStep::Withdraw),
             }
             false
         });
         self.claims.answered = answered;
+        self.settle_claims();
+    }
+
+    /// Counts the memory of the claims.
+    fn settle_claims(&mut self) {
+        self.claims.settle(self.memory.ledger());
     }
 
     /// Goes on with what waited for receipts of other nodes.

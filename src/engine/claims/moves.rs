@@ -112,7 +112,7 @@ impl Engine {
 
     fn begin_flush(&mut self, client: &str, stamp: u64) -> Flush {
         for node in self.mesh.members() {
-            self.mesh.send_session(Some(node), client, stamp, |_| SessionStep::Flush);
+            self.mesh.send_session(node, client, stamp, |_| SessionStep::Flush);
         }
         let nodes = self.mesh.members().map(|node| (node, None)).collect();
         Flush { nodes, cores: self.mesh.barriers_of_cores() }
@@ -246,7 +246,7 @@ impl Engine {
         self.work.spend(1 + state.subscriptions.len().min(256));
         let records = part.into_records();
         let client = state.client_identifier.as_str();
-        self.mesh.send_session(Some(to), client, stamp, |batch| SessionStep::Filters {
+        self.mesh.send_session(to, client, stamp, |batch| SessionStep::Filters {
             is_last: left == 0,
             records: batch.push_records(records),
         });
@@ -302,7 +302,7 @@ impl Engine {
         let records = part.into_records();
         self.work.spend(1 + records.len() / BYTES_PER_STEP);
         let (client, is_last) = (state.client_identifier.as_str(), cursor.is_done);
-        self.mesh.send_session(Some(to), client, stamp, |batch| SessionStep::State {
+        self.mesh.send_session(to, client, stamp, |batch| SessionStep::State {
             is_last,
             records: batch.push_records(records),
         });

@@ -65,18 +65,29 @@ impl Mesh {
             && self.nodes.members & self.member_bit(node) != 0
     }
 
-    /// Tells a node, or all, something of the session of a client.
+    /// Tells a node something of the session of a client. All that a core says of sessions to a node is in one lane, in order.
     pub(in crate::engine) fn send_session(
         &mut self,
-        node: Option<CoreId>,
+        node: CoreId,
         client: &str,
         stamp: u64,
         step: impl FnOnce(&mut Batch) -> SessionStep,
     ) {
-        let Some(to) = node.or(self.nodes.gateway) else { return };
-        let lane = self.lanes.to(to);
+        let lane = self.lanes.to(node);
         let client = lane.open().push_text(client);
         let step = step(lane.open());
         lane.push(MeshMessage::Session(SessionMessage { client, stamp, step }));
+    }
+
+    /// Tells all nodes something of the session of a client.
+    pub(in crate::engine) fn send_session_to_all(
+        &mut self,
+        client: &str,
+        stamp: u64,
+        step: impl Fn(&mut Batch) -> SessionStep,
+    ) {
+        for node in self.members() {
+            self.send_session(node, client, stamp, &step);
+        }
     }
 }
