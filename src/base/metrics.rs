@@ -202,8 +202,12 @@ pub struct Series {
 }
 
 /// Documentation of the series that several rows share.
-pub const SHARED_SERIES: [(&str, &str); 6] = [
+pub const SHARED_SERIES: [(&str, &str); 7] = [
     ("clients_refused", "Clients that the access control refused, by reason."),
+    (
+        "cluster_sessions_moved",
+        "Sessions that have moved from and to other nodes of the cluster, by direction.",
+    ),
     ("connections", "Network Connections by state: open ones, before and after CONNECT."),
     ("connections_closed", "Connections that the broker closed, by reason."),
     ("kernel_tls_skipped", "Connections not moved to kernel TLS, by reason."),

@@ -17,8 +17,18 @@ use crate::control::webhooks::Status;
 use crate::stats::Snapshot;
 
 /// Labels that a metric may have. None is chosen by clients.
-const LABELS: [&str; 11] = [
-    "bridge", "cause", "core", "le", "listener", "node", "qos", "reason", "state", "version",
+const LABELS: [&str; 12] = [
+    "bridge",
+    "cause",
+    "core",
+    "direction",
+    "le",
+    "listener",
+    "node",
+    "qos",
+    "reason",
+    "state",
+    "version",
     "webhook",
 ];
 
