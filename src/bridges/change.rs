@@ -34,24 +34,26 @@ pub(super) enum Change {
 }
 
 impl Change {
-    /// Whether a bridge with this table makes another connection for the change.
-    pub fn reconnects(&self, bridge: &Bridge) -> bool {
+    /// What it means for a bridge with this table; none if the bridge ends.
+    fn effect(&self, bridge: &Bridge) -> Option<Effect> {
         match self {
             Self::To(wanted, _) | Self::Leave(wanted, _) => {
-                let effect = changes::change(bridge, wanted).effect;
-                matches!(effect, Effect::Reconnects | Effect::Deferred)
+                Some(changes::change(bridge, wanted).effect)
             }
-            Self::End { .. } => false,
+            Self::End { .. } => None,
         }
     }
+}
 
-    /// Whether it waits until the connection has ended by itself, if the bridge has this table.
-    pub fn is_deferred(&self, bridge: &Bridge) -> bool {
-        match self {
-            Self::To(wanted, _) => changes::change(bridge, wanted).effect == Effect::Deferred,
-            Self::Leave(..) | Self::End { .. } => false,
-        }
-    }
+/// What becomes of a change for which a connection is there.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// It is under way.
+    Here,
+    /// It needs another connection.
+    Elsewhere(Change),
+    /// It waits until the connection has ended by itself.
+    Later(Change),
 }
 
 /// A change on its way to the connection that there is.
@@ -84,10 +86,12 @@ impl Changing {
         self.again.into_iter().chain(self.closes).min()
     }
 
-    /// A change for a connection that the far broker has accepted. Returns it if it needs another connection.
-    pub fn begin(&mut self, worker: &mut Worker, change: Change) -> Option<Change> {
-        if change.reconnects(&worker.bridge) {
-            return Some(change);
+    /// A change for a connection that the far broker has accepted.
+    pub fn begin(&mut self, worker: &mut Worker, change: Change) -> Begun {
+        match (change.effect(&worker.bridge), &change) {
+            (Some(Effect::Deferred), Change::To(..)) => return Begun::Later(change),
+            (Some(Effect::Deferred | Effect::Reconnects), _) => return Begun::Elsewhere(change),
+            _ => {}
         }
         worker.leaves |= matches!(change, Change::Leave(..));
         self.order = Some(match change {
@@ -107,7 +111,7 @@ impl Changing {
             }
         });
         self.ask(worker);
-        None
+        Begun::Here
     }
 
     /// Asks again what was not done, and closes what has not ended in time.

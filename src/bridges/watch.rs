@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flume::Receiver;
 
 use super::board::Standing;
-use super::change::{Change, Changing};
+use super::change::{Begun, Change, Changing};
 use super::course::Outcome;
 use super::health::{Refused, is_about_identity};
 use super::lazy::Traffic;
@@ -191,15 +191,18 @@ impl Worker {
                 reply.send(Ok(()));
                 return false;
             }
-            Order::Change(change) if is_open && change.is_deferred(&self.bridge) => {
-                let bridge = &*self.bridge.name;
-                tracing::info!(bridge, "the reload holds for the next connection of the bridge");
-                of.deferred = Some(change);
-                return false;
-            }
             Order::Change(change) if is_open => match of.changing.begin(self, change) {
-                Some(change) => Order::Change(change),
-                None => {
+                Begun::Elsewhere(change) => Order::Change(change),
+                Begun::Later(change) => {
+                    let bridge = &*self.bridge.name;
+                    tracing::info!(
+                        bridge,
+                        "the reload holds for the next connection of the bridge"
+                    );
+                    of.deferred = Some(change);
+                    return false;
+                }
+                Begun::Here => {
                     of.deferred = None;
                     of.traffic.adapt(&self.bridge);
                     of.returning.adapt(self);

@@ -28,7 +28,7 @@ const EVENTS_PER_TURN: usize = 256;
 /// Longest time without a turn: a stop is noticed by then.
 const TURN_MAX: Duration = Duration::from_millis(500);
 
-/// Microseconds after which what has crossed is shown anew.
+/// Microseconds after which what has crossed is shown again.
 const SHOWN_EVERY_US: u64 = 500_000;
 
 /// Time for which a broker that stops waits until the others know that it has left.

@@ -135,21 +135,33 @@ impl Engine {
         let stays = state.own_bounds().is_none_or(|own| own.offline) || state.connection.is_some();
         let Some(outbound) = state.outbound.as_ref().filter(|_| !stays) else { return };
         let end = outbound.queue_end();
-        if self.drop_queued(id, end) {
+        if self.drop_of_absent(id, end) {
             let session = self.sessions.reference(id);
             self.sessions.leftovers_mut().push_back(Leftover::Offline { session, end });
         }
     }
 
-    /// Drops some messages that wait and have lower numbers than `end`; whether there are more.
-    fn drop_queued(&mut self, id: SessionId, end: u64) -> bool {
-        let Some(outbound) = &mut self.sessions[id].outbound else { return false };
+    /// Drops some messages that wait for a bridge without a connection; whether there are more.
+    fn drop_of_absent(&mut self, id: SessionId, end: u64) -> bool {
         let places = limits::QUEUE_DROPPED_AT_ONCE;
-        let (dropped, is_more) = outbound.drop_queued(end, places);
         self.work.spend(places / 4);
-        self.count_drops(id, DropCause::Offline, dropped);
+        self.drop_queued(id, end, places, DropCause::Offline).1
+    }
+
+    /// Drops messages that wait and have lower numbers than `end`, from `places_max` places at most. Returns how many, and
+    /// whether there are more.
+    pub(super) fn drop_queued(
+        &mut self,
+        id: SessionId,
+        end: u64,
+        places_max: usize,
+        cause: DropCause,
+    ) -> (u64, bool) {
+        let Some(outbound) = &mut self.sessions[id].outbound else { return (0, false) };
+        let (dropped, is_more) = outbound.drop_queued(end, places_max);
+        self.count_drops(id, cause, dropped);
         self.durability.append_done(&mut self.sessions, id);
-        is_more
+        (dropped, is_more)
     }
 
     /// Continues the remaining work of sessions; returns false when there is none, or no budget for it.
@@ -160,41 +172,36 @@ impl Engine {
         let waiting = self.sessions.leftovers().len() + self.connections.waiting();
         let Some(leftover) = self.sessions.leftovers_mut().pop_front() else { return false };
         self.work.begin_share(waiting);
-        match leftover {
-            Leftover::Ended(mut ended) => {
-                while !self.continue_ending(&mut ended) {
-                    if self.work.is_spent() {
-                        self.sessions.leftovers_mut().push_back(Leftover::Ended(ended));
-                        break;
-                    }
-                }
-            }
-            Leftover::Absent { session, groups } => {
-                let is_absent = |state: &Session| state.connection.is_none();
-                while self.sessions.resolve(session).is_some_and(is_absent)
-                    && self.redistribute_queue(session.session, &groups, true)
-                {
-                    if self.work.is_spent() {
-                        self.sessions
-                            .leftovers_mut()
-                            .push_back(Leftover::Absent { session, groups });
-                        break;
-                    }
-                }
-            }
-            Leftover::Offline { session, end } => {
-                let is_absent = |state: &Session| state.connection.is_none();
-                while self.sessions.resolve(session).is_some_and(is_absent)
-                    && self.drop_queued(session.session, end)
-                {
-                    if self.work.is_spent() {
-                        self.sessions.leftovers_mut().push_back(Leftover::Offline { session, end });
-                        break;
-                    }
-                }
-            }
+        if let Some(left) = self.continue_leftover(leftover) {
+            self.sessions.leftovers_mut().push_back(left);
         }
         self.work.end_share();
         true
+    }
+
+    /// Works on what remains of a session until nothing is left or the budget is spent; what is left.
+    fn continue_leftover(&mut self, mut leftover: Leftover) -> Option<Leftover> {
+        while self.work_on_leftover(&mut leftover) {
+            if self.work.is_spent() {
+                return Some(leftover);
+            }
+        }
+        None
+    }
+
+    /// Does a part of what remains of a session; whether there is more.
+    fn work_on_leftover(&mut self, leftover: &mut Leftover) -> bool {
+        let is_absent = |state: &Session| state.connection.is_none();
+        match leftover {
+            Leftover::Ended(ended) => !self.continue_ending(ended),
+            Leftover::Absent { session, groups } => {
+                self.sessions.resolve(*session).is_some_and(is_absent)
+                    && self.redistribute_queue(session.session, groups, true)
+            }
+            Leftover::Offline { session, end } => {
+                self.sessions.resolve(*session).is_some_and(is_absent)
+                    && self.drop_of_absent(session.session, *end)
+            }
+        }
     }
 }

@@ -260,17 +260,14 @@ fn may_be_absent(settings: &Settings, listener: &config::Listener) -> bool {
 /// Checks without listening whether a start could listen. An address in use is accepted: the user may be the
 /// broker that runs with this configuration.
 pub(super) fn check(settings: &Settings, listener: &config::Listener) -> io::Result<()> {
+    let options = BindOptions::of(settings, listener);
     match &listener.bind {
-        Bind::Address(address) => {
-            match bind(*address, false, BindOptions::of(settings, listener)) {
-                Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
-                Err(error) if may_be_absent(settings, listener) && is_without_ipv6(&error) => {
-                    Ok(())
-                }
-                Err(error) if settings.bind_wait_s > 0 && is_absent(&error) => Ok(()),
-                outcome => outcome.map(drop),
-            }
-        }
+        Bind::Address(address) => match bind(*address, false, options) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(()),
+            Err(error) if may_be_absent(settings, listener) && is_without_ipv6(&error) => Ok(()),
+            Err(error) if settings.bind_wait_s > 0 && is_absent(&error) => Ok(()),
+            outcome => outcome.map(drop),
+        },
         Bind::Path(path) => check_path(path, &listener.unix),
     }
 }

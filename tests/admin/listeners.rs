@@ -145,6 +145,21 @@ fn changed_rules_hold_for_newcomers_and_connections_that_there_are_count() {
     }
 }
 
+#[cfg(target_os = "linux")]
+#[test]
+fn another_interface_for_an_address_that_is_open_refuses_the_reload() {
+    let broker = Broker::start("interface", "");
+    let port = free_port();
+    change(&broker, &listener(port, "interface = \"lo\""));
+    write(&broker, &listener(port, ""));
+    let report = reload(&broker, "");
+    let what = report["errors"][0]["what"].as_str().unwrap_or_default();
+    assert!(what.contains("interface: ") && what.contains("restart the broker"), "{report}");
+    let (_client, connack) = connect(port, "a");
+    assert!(connack.contains("Success"), "{connack}");
+    assert!(broker.stop());
+}
+
 #[test]
 fn a_reload_with_close_disconnects_the_clients_of_removed_listeners_and_no_others() {
     for flags in ["--mode sync", "--mode poll --cores 2", "--cores 2"] {

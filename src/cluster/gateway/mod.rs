@@ -213,10 +213,6 @@ impl Gateway {
                     let name = identity::exchange_name(*exchange, false, own);
                     nodes.for_each(|node| node.tell_exchange_over(self.now, &name));
                 }
-                MeshMessage::Session(session) => {
-                    let item = sessions::item(&batch, session);
-                    nodes.for_each(|node| node.tell(self.now, &item));
-                }
                 other => debug_assert!(false, "not for all nodes: {other:?}"),
             }
         }

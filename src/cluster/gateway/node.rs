@@ -121,7 +121,7 @@ impl Node {
         self.tell(now, &Item::ExchangeOver(name));
     }
 
-    pub(super) fn tell(&mut self, now: Now, item: &Item<'_>) {
+    fn tell(&mut self, now: Now, item: &Item<'_>) {
         if let Some(link) = &mut self.link {
             link.lane.push(now, item);
         }

@@ -31,14 +31,13 @@ impl Slices for Emptying {
     fn work(&mut self, engine: &mut Engine, slice: &mut Slice) -> Progress {
         let id = self.session.session;
         let places = slice.looks().min(limits::QUEUE_DROPPED_AT_ONCE);
-        let Some(state) = engine.sessions.resolve_mut(self.session) else { return Progress::Done };
-        let Some(outbound) = &mut state.outbound else { return Progress::Done };
-        let (dropped, is_more) = outbound.drop_queued(self.end, places);
+        if engine.sessions.resolve(self.session).is_none() {
+            return Progress::Done;
+        }
+        let (dropped, is_more) = engine.drop_queued(id, self.end, places, DropCause::ByOperator);
         for _ in 0..dropped {
             slice.look();
         }
-        engine.count_drops(id, DropCause::ByOperator, dropped);
-        engine.durability.append_done(&mut engine.sessions, id);
         if let Some(connection) = engine.sessions[id].connection {
             engine.connections.mark_ready(connection);
         }

@@ -25,7 +25,7 @@ const MESSAGES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Nodes {
     /// What announces this core's subscriptions to the other nodes.
-    pub(super) gateway: Option<CoreId>,
+    gateway: Option<CoreId>,
     /// The other nodes, a bit for each.
     pub(super) members: u64,
     /// Those that have been members at some time: their lanes may have something left to say.

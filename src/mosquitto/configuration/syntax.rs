@@ -51,6 +51,11 @@ impl Line {
         self.text().map(|text| text.split(' ').next().unwrap_or(text))
     }
 
+    /// All words of the value.
+    pub fn words(&self) -> Result<impl Iterator<Item = &str>, String> {
+        Ok(self.text()?.split(' ').filter(|word| !word.is_empty()))
+    }
+
     /// A file or folder.
     pub fn path(&self) -> Result<&Path, String> {
         self.text().map(Path::new)

@@ -176,7 +176,7 @@ fn take_start(draft: &mut Draft, line: &Line, place: usize) -> Outcome {
 
 /// Takes when TCP probes the connection: after how long, how often, and how many probes may have no answer.
 fn take_tcp_keep_alive(draft: &mut Draft, line: &Line, place: usize) -> Outcome {
-    let words: Vec<&str> = line.text()?.split(' ').filter(|word| !word.is_empty()).collect();
+    let words: Vec<&str> = line.words()?.collect();
     let [idle, interval, probes] = words[..] else {
         return refused(
             "takes three numbers: seconds before a probe, seconds between probes, and probes",
@@ -218,8 +218,7 @@ fn take_addresses(
             _ => Err(format!("the port of {word:?} is not a number from 1 to 65535")),
         },
     };
-    let words = line.text()?.split(' ').filter(|word| !word.is_empty());
-    let words = words.take_while(|word| !word.starts_with('#'));
+    let words = line.words()?.take_while(|word| !word.starts_with('#'));
     let addresses: Vec<(String, u16)> = words.map(address).collect::<Result<_, _>>()?;
     if addresses.is_empty() {
         return Err(format!("{} has no value", line.option));
@@ -244,8 +243,7 @@ fn take_restart_timeout(
         let number = word.parse::<i64>().ok().filter(|number| (0..=86_400).contains(number));
         number.ok_or_else(|| format!("{word:?} is not a number of seconds up to 86400"))
     };
-    let words = line.text()?.split(' ').filter(|word| !word.is_empty());
-    let numbers: Vec<i64> = words.map(number).collect::<Result<_, _>>()?;
+    let numbers: Vec<i64> = line.words()?.map(number).collect::<Result<_, _>>()?;
     let (base, cap, stable) = match numbers[..] {
         [constant] => (constant.max(1), constant.max(1), None),
         [base, cap] => (base.max(1), cap, None),

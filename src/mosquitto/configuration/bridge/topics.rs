@@ -22,7 +22,7 @@ pub(super) struct Topic {
 
 /// What a line asks for.
 pub(super) fn take(line: &Line, place: usize) -> Result<Topic, String> {
-    let mut words = line.text()?.split(' ').filter(|word| !word.is_empty());
+    let mut words = line.words()?;
     let pattern = unquoted(words.next().unwrap_or_default());
     let direction = words.next().unwrap_or("out").to_ascii_lowercase();
     let (goes_out, comes_in) = match direction.as_str() {

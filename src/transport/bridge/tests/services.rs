@@ -131,3 +131,43 @@ fn what_a_service_does_not_accept_is_not_sent_and_qos_and_retain_are_those_that_
     let sent = between.passes_out(&Packet::Publish(publish("devices/dev/messages/events/")));
     assert_eq!(sent.first(), Some(&0x32), "QoS 1, without RETAIN");
 }
+
+#[test]
+fn the_topics_that_a_far_broker_sets_aliases_for_are_bounded() {
+    let terms = Terms { topic_alias_maximum: 1_000, packet_bytes_max: 1 << 20, ..all_terms() };
+    let (sender, _events) = flume::unbounded();
+    let attempt = Attempt {
+        version: Version::V5,
+        is_bridge: false,
+        no_local: true,
+        start: Start::Resume,
+        username: None,
+        password: None,
+    };
+    let mut link = Link::connect(Arc::new(terms), attempt, Report::new(sender, Arc::default()));
+    let mut hears = |packet: &Packet<'_>| {
+        let mut plain = Vec::new();
+        link.receive(&encoded(packet, Version::V5), &mut plain).map(|()| link.bytes_held())
+    };
+    let connack = Connack {
+        session_present: true,
+        reason: ReasonCode::Success,
+        properties: ConnackProperties::default(),
+    };
+    hears(&Packet::Connack(connack)).expect("accepted");
+    let topic = "x".repeat(60_000);
+    let mut held = 0;
+    let error = (1..=1_000).find_map(|alias| {
+        let properties = PublishProperties { topic_alias: Some(alias), ..Default::default() };
+        let publish = Publish { properties, ..publish(&topic, Qos::AtMostOnce, 0) };
+        match hears(&Packet::Publish(publish)) {
+            Ok(bytes) => {
+                held = bytes;
+                None
+            }
+            Err(fault) => Some(fault.what),
+        }
+    });
+    assert!(error.expect("a bound").contains("more than 4 MiB"));
+    assert!((3 << 20..6 << 20).contains(&held), "{held} bytes are counted");
+}
