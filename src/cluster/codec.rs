@@ -50,6 +50,7 @@ mod kind {
     pub const RETAINED_END: u8 = 14;
     pub const HELLO_DONE: u8 = 15;
     pub const CLOCK_ASK: u8 = 16;
+    pub const SOURCE: u8 = 17;
 }
 
 /// The bits of a publication's second byte.
@@ -141,6 +142,8 @@ pub enum Item<'a> {
     },
     /// The sender has announced everything that it had when the lane began.
     HelloDone,
+    /// What follows was published on this core of the sender.
+    Source(u16),
     /// Which node has the session of a Client Identifier, or a part of a session.
     Session(SessionItem<'a>),
 }
@@ -259,6 +262,10 @@ impl<'a> Item<'a> {
             Self::RetainedEnd { cursor } => encode_bytes(kind::RETAINED_END, cursor, out),
             Self::HelloDone => out.push(kind::HELLO_DONE),
             Self::ClockAsk => out.push(kind::CLOCK_ASK),
+            Self::Source(core) => {
+                out.push(kind::SOURCE);
+                put_number(core.into(), out);
+            }
         }
         &[]
     }
@@ -303,6 +310,7 @@ impl<'a> Item<'a> {
             }
             kind::HELLO_DONE => Self::HelloDone,
             kind::CLOCK_ASK => Self::ClockAsk,
+            kind::SOURCE => Self::Source(reader.number_up_to(u16::MAX.into(), "core")? as u16),
             other => match SessionItem::decode(other, reader)? {
                 Some(session) => Self::Session(session),
                 None => return Err(Fault::Kind(other)),

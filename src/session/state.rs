@@ -86,6 +86,8 @@ pub struct SessionExtra {
     pub part: Option<Part>,
     /// The session has ended: its place stays taken until the index has none of its subscriptions.
     pub is_over: bool,
+    /// The session is on its way to or from another node of the cluster.
+    pub is_moving: bool,
 }
 
 // As for the connection.
@@ -256,6 +258,19 @@ impl Session {
     /// Whether the session has ended, and only its place is still taken.
     pub fn is_over(&self) -> bool {
         self.extra.as_ref().is_some_and(|extra| extra.is_over)
+    }
+
+    /// Whether the session is on its way to or from another node of the cluster.
+    pub fn is_moving(&self) -> bool {
+        cfg!(feature = "cluster") && self.extra.as_ref().is_some_and(|extra| extra.is_moving)
+    }
+
+    /// The session is on its way to or from another node of the cluster, or no longer.
+    #[cfg(feature = "cluster")]
+    pub fn set_moving(&mut self, is_moving: bool) {
+        if is_moving || self.extra.is_some() {
+            self.extra.get_or_insert_default().is_moving = is_moving;
+        }
     }
 
     /// Whether Session State outlives the connection.

@@ -14,6 +14,7 @@ mod kind {
     pub const STATE: u8 = 37;
     pub const FLUSH: u8 = 38;
     pub const FLUSHED: u8 = 39;
+    pub const MARK: u8 = 40;
 }
 
 /// Bits of a claim.
@@ -55,6 +56,8 @@ pub enum SessionStep<'a> {
     Answer {
         /// It does.
         has_session: bool,
+        /// The stamp under which the sender had claimed it.
+        claimed: u64,
     },
     /// A part of the session: its owner and its subscriptions, as records.
     Filters {
@@ -63,10 +66,12 @@ pub enum SessionStep<'a> {
         /// The records.
         records: &'a [u8],
     },
-    /// All nodes know the filters of the session that moves to the sender.
+    /// Other nodes know the filters of the session that moves to the sender.
     Ask {
         /// The sender wants the state; otherwise it has the session from elsewhere, and this one ends.
         wants: bool,
+        /// These nodes, a bit for each.
+        nodes: u64,
     },
     /// A part of the session: its messages and QoS 2 exchanges, as records.
     State {
@@ -75,11 +80,19 @@ pub enum SessionStep<'a> {
         /// The records.
         records: &'a [u8],
     },
-    /// Each core of the receiver answers after all that it has sent so far.
-    Flush,
-    /// The answer of a core.
+    /// Each core of the receiver sends marks, behind all that it has published so far.
+    Flush {
+        /// The number of the node to which the session moves: it gets a mark, as the sender does.
+        to: u16,
+    },
+    /// A mark for the old node.
     Flushed {
-        /// Number of cores of the sender: so many answers come.
+        /// Number of cores of the sender: so many marks come.
+        cores: u16,
+    },
+    /// A mark for the new node.
+    Mark {
+        /// Number of cores of the sender: so many marks come.
         cores: u16,
     },
 }
@@ -106,8 +119,9 @@ impl<'a> SessionItem<'a> {
             SessionStep::Filters { .. } => kind::FILTERS,
             SessionStep::Ask { .. } => kind::ASK,
             SessionStep::State { .. } => kind::STATE,
-            SessionStep::Flush => kind::FLUSH,
+            SessionStep::Flush { .. } => kind::FLUSH,
             SessionStep::Flushed { .. } => kind::FLUSHED,
+            SessionStep::Mark { .. } => kind::MARK,
         });
         put_bytes(self.client.as_bytes(), out);
         out.extend_from_slice(&self.stamp.to_le_bytes());
@@ -124,10 +138,14 @@ impl<'a> SessionItem<'a> {
                     put_bytes(user.as_bytes(), out);
                 }
             }
-            SessionStep::Withdraw | SessionStep::Flush => {}
-            SessionStep::Flushed { cores } => out.extend_from_slice(&cores.to_le_bytes()),
-            SessionStep::Answer { has_session: is_so } | SessionStep::Ask { wants: is_so } => {
+            SessionStep::Withdraw => {}
+            SessionStep::Flush { to: number }
+            | SessionStep::Flushed { cores: number }
+            | SessionStep::Mark { cores: number } => out.extend_from_slice(&number.to_le_bytes()),
+            SessionStep::Answer { has_session: is_so, claimed: number }
+            | SessionStep::Ask { wants: is_so, nodes: number } => {
                 out.push(is_so.into());
+                out.extend_from_slice(&number.to_le_bytes());
             }
             SessionStep::Filters { is_last, records } | SessionStep::State { is_last, records } => {
                 out.push(is_last.into());
@@ -140,7 +158,7 @@ impl<'a> SessionItem<'a> {
 
     /// The item of this kind; none if it is another kind of item.
     pub(super) fn decode(kind: u8, reader: &mut Reader<'a>) -> Result<Option<Self>, Fault> {
-        if !(kind::CLAIM..=kind::FLUSHED).contains(&kind) {
+        if !(kind::CLAIM..=kind::MARK).contains(&kind) {
             return Ok(None);
         }
         let client = reader.text("client identifier")?;
@@ -157,13 +175,19 @@ impl<'a> SessionItem<'a> {
                 }
             }
             kind::WITHDRAW => SessionStep::Withdraw,
-            kind::ANSWER => SessionStep::Answer { has_session: reader.byte()? != 0 },
+            kind::ANSWER => SessionStep::Answer {
+                has_session: reader.byte()? != 0,
+                claimed: reader.fixed_u64()?,
+            },
             kind::FILTERS => {
                 SessionStep::Filters { is_last: reader.byte()? != 0, records: reader.bytes()? }
             }
-            kind::ASK => SessionStep::Ask { wants: reader.byte()? != 0 },
-            kind::FLUSH => SessionStep::Flush,
+            kind::ASK => {
+                SessionStep::Ask { wants: reader.byte()? != 0, nodes: reader.fixed_u64()? }
+            }
+            kind::FLUSH => SessionStep::Flush { to: reader.fixed_u16()? },
             kind::FLUSHED => SessionStep::Flushed { cores: reader.fixed_u16()? },
+            kind::MARK => SessionStep::Mark { cores: reader.fixed_u16()? },
             _ => SessionStep::State { is_last: reader.byte()? != 0, records: reader.bytes()? },
         };
         Ok(Some(Self { client, stamp, step }))

@@ -70,7 +70,7 @@ impl Source {
 
     fn session(&self) -> SessionItem<'_> {
         let (is_so, records) = (self.retain, self.payload.as_slice());
-        let step = match self.other % 8 {
+        let step = match self.other % 9 {
             0 => SessionStep::Claim {
                 asks: is_so,
                 ends: self.number.is_multiple_of(2),
@@ -78,11 +78,12 @@ impl Source {
                 user: self.exchange.as_ref().map(|_| self.filter.as_str()),
             },
             1 => SessionStep::Withdraw,
-            2 => SessionStep::Answer { has_session: is_so },
+            2 => SessionStep::Answer { has_session: is_so, claimed: self.number },
             3 => SessionStep::Filters { is_last: is_so, records },
-            4 => SessionStep::Ask { wants: is_so },
-            5 => SessionStep::Flush,
+            4 => SessionStep::Ask { wants: is_so, nodes: self.number },
+            5 => SessionStep::Flush { to: self.other as u16 },
             6 => SessionStep::Flushed { cores: self.other as u16 },
+            7 => SessionStep::Mark { cores: self.other as u16 },
             _ => SessionStep::State { is_last: is_so, records },
         };
         SessionItem { client: &self.text, stamp: self.number, step }
@@ -101,7 +102,7 @@ fn source() -> impl Strategy<Value = Source> {
         option::of(any::<(u16, u64)>()),
         option::of(number()),
     );
-    (0u8..16, texts, optional, 0..=CLASS_MAX, number(), any::<(u32, u128, bool)>()).prop_map(
+    (0u8..17, texts, optional, 0..=CLASS_MAX, number(), any::<(u32, u128, bool)>()).prop_map(
         |(
             kind,
             (text, filter, bytes, payload),

@@ -42,6 +42,11 @@ pub(super) struct Link {
     pub(super) holdings: Holdings,
     /// Publishers of this process that the node has paused.
     pub(super) paused: HashSet<(CoreId, ConnectionId)>,
+    /// The core of this process that published what was pushed last.
+    pub(super) source: Option<CoreId>,
+    /// The core of the node that published what comes next, and by core of this process, whether it has been told another.
+    next_source: u16,
+    told_sources: Vec<u16>,
     /// A clock that all later stamps of the node exceed.
     pub(super) clock: u64,
     /// How far the node knows what the cores hold; none when it knows all.
@@ -61,6 +66,9 @@ impl Link {
             unstored: VecDeque::new(),
             holdings: Holdings::default(),
             paused: HashSet::new(),
+            source: None,
+            next_source: 0,
+            told_sources: Vec::new(),
             clock: 0,
             told: Some(Told::default()),
             is_announced: false,
@@ -129,7 +137,12 @@ impl Link {
         place: &Place,
         own: u16,
     ) -> Result<(), DecodeError> {
-        let mut given = Given { touched: 0, to_cores, place, now, age_us: content.age_us, own };
+        self.told_sources.resize(place.cores().into(), 0);
+        let (next_source, told_sources) =
+            (self.next_source, std::mem::take(&mut self.told_sources));
+        let age_us = content.age_us;
+        let mut given =
+            Given { touched: 0, to_cores, place, now, age_us, own, next_source, told_sources };
         let mut asks_clock = false;
         for item in content.items() {
             match item? {
@@ -188,13 +201,15 @@ impl Link {
                     given.touch_all();
                 }
                 Item::HelloDone => self.is_announced = true,
+                Item::Source(core) => given.next_source = core,
                 Item::Session(item) => {
                     let home = interest.home(item.client);
                     let cores = match item.step {
-                        SessionStep::Flush => 0..place.cores(),
+                        SessionStep::Flush { .. } => 0..place.cores(),
                         _ => home.0..home.0 + 1,
                     };
                     for core in cores.map(CoreId) {
+                        given.tell_source(core);
                         let message = sessions::message(given.to_cores.to(core).open(), &item);
                         given.push(core, MeshMessage::Session(message));
                     }
@@ -207,6 +222,7 @@ impl Link {
             }
         }
         let barriers = given.barriers(asks_clock);
+        (self.next_source, self.told_sources) = (given.next_source, given.told_sources);
         self.unstored.push_back(Unstored { frame: content.number, barriers, asks_clock });
         self.end_frames(now, to_cores, 0);
         Ok(())
@@ -278,12 +294,23 @@ struct Given<'a> {
     now: Now,
     age_us: u64,
     own: u16,
+    /// See [`Link::next_source`].
+    next_source: u16,
+    told_sources: Vec<u16>,
 }
 
 impl Given<'_> {
     fn push(&mut self, core: CoreId, message: MeshMessage) {
         self.touched |= 1 << core.0.min(63);
         self.to_cores.to(core).push(message);
+    }
+
+    /// Tells a core where what comes next was published, if that has changed.
+    fn tell_source(&mut self, core: CoreId) {
+        let told = &mut self.told_sources[usize::from(core.0)];
+        if std::mem::replace(told, self.next_source) != self.next_source {
+            self.push(core, MeshMessage::Source(self.next_source));
+        }
     }
 
     fn touch_all(&mut self) {
@@ -335,6 +362,7 @@ impl Given<'_> {
         copies: &mut Copies,
         whom: impl FnOnce(&mut crate::engine::Batch) -> Destination,
     ) -> Result<(), DecodeError> {
+        self.tell_source(core);
         let content = self.content(publish)?;
         let to = whom(self.to_cores.to(core).open());
         if content.payload.len() + content.passed_on.len() >= limits::SHARED_BYTES_MIN

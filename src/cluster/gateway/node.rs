@@ -142,6 +142,12 @@ impl Node {
         if let Some(link) = &mut self.link {
             link.end_frames(now, &self.to_cores, clock);
             for message in &messages {
+                let has_source =
+                    matches!(message, MeshMessage::Publish(_) | MeshMessage::Session(_));
+                if has_source && link.source != Some(from) {
+                    link.source = Some(from);
+                    link.lane.push(now, &Item::Source(from.0));
+                }
                 sent += u64::from(matches!(message, MeshMessage::Publish(_)));
                 frame = pass_on(link, now, self.own, from, &batch, message).or(frame);
             }

@@ -13,16 +13,19 @@ pub(super) fn item<'a>(batch: &'a Batch, message: &'a SessionMessage) -> Item<'a
             session::SessionStep::Claim { asks, ends, refuses, user }
         }
         SessionStep::Withdraw => session::SessionStep::Withdraw,
-        &SessionStep::Answer { has_session } => session::SessionStep::Answer { has_session },
+        &SessionStep::Answer { has_session, claimed } => {
+            session::SessionStep::Answer { has_session, claimed }
+        }
         &SessionStep::Filters { is_last, ref records } => {
             session::SessionStep::Filters { is_last, records }
         }
-        &SessionStep::Ask { wants } => session::SessionStep::Ask { wants },
+        &SessionStep::Ask { wants, nodes } => session::SessionStep::Ask { wants, nodes },
         &SessionStep::State { is_last, ref records } => {
             session::SessionStep::State { is_last, records }
         }
-        SessionStep::Flush => session::SessionStep::Flush,
+        &SessionStep::Flush { to } => session::SessionStep::Flush { to },
         &SessionStep::Flushed { cores } => session::SessionStep::Flushed { cores },
+        &SessionStep::Mark { cores } => session::SessionStep::Mark { cores },
     };
     Item::Session(SessionItem { client: batch.text(message.client), stamp: message.stamp, step })
 }
@@ -36,18 +39,21 @@ pub(super) fn message(batch: &mut Batch, item: &SessionItem<'_>) -> SessionMessa
             SessionStep::Claim { asks, ends, refuses, user }
         }
         session::SessionStep::Withdraw => SessionStep::Withdraw,
-        session::SessionStep::Answer { has_session } => SessionStep::Answer { has_session },
+        session::SessionStep::Answer { has_session, claimed } => {
+            SessionStep::Answer { has_session, claimed }
+        }
         session::SessionStep::Filters { is_last, records } => {
             let records = batch.push_records(records.to_vec());
             SessionStep::Filters { is_last, records }
         }
-        session::SessionStep::Ask { wants } => SessionStep::Ask { wants },
+        session::SessionStep::Ask { wants, nodes } => SessionStep::Ask { wants, nodes },
         session::SessionStep::State { is_last, records } => {
             let records = batch.push_records(records.to_vec());
             SessionStep::State { is_last, records }
         }
-        session::SessionStep::Flush => SessionStep::Flush,
+        session::SessionStep::Flush { to } => SessionStep::Flush { to },
         session::SessionStep::Flushed { cores } => SessionStep::Flushed { cores },
+        session::SessionStep::Mark { cores } => SessionStep::Mark { cores },
     };
     SessionMessage { client, stamp: item.stamp, step }
 }

@@ -5,14 +5,13 @@ use shards::{Subscription, TopicFilter};
 use crate::base::ids::{CoreId, SessionId};
 use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
+use crate::engine::claims::marks::Marks;
 use crate::engine::claims::parts;
 use crate::engine::durability::restore::stored_subscription;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::message;
-use crate::resources::gauges::Ledger;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
-use crate::session::state::Session;
 use crate::storage::commit::RecordRef;
 use crate::storage::image;
 use crate::wire::{PacketIdentifier, Qos};
@@ -21,54 +20,84 @@ use crate::wire::{PacketIdentifier, Qos};
 #[derive(Debug)]
 pub(super) struct Arrival {
     from: CoreId,
-    /// Receipts that say that all nodes and cores know its filters.
-    announced: Vec<(CoreId, u64)>,
+    /// The stamp under which that node had claimed it.
+    claimed: u64,
+    /// Receipts that say that all nodes and cores know its filters, and the nodes, a bit for each.
+    pub(super) announced: Vec<(CoreId, u64)>,
+    nodes: u64,
+    /// The marks of all cores: none before the filters are known everywhere.
+    pub(super) marks: Option<Marks>,
+    /// The old node waits for the mark of this core.
+    pub(super) is_flush_asked: bool,
     outbound: Option<Box<Outbound>>,
     inbound: Option<Box<Inbound>>,
 }
 
 impl Arrival {
-    /// Whether the session comes from this node.
-    pub fn comes_from(&self, node: CoreId) -> bool {
-        self.from == node
+    /// The node that the session comes from.
+    pub fn from(&self) -> CoreId {
+        self.from
     }
 }
 
 impl Engine {
-    /// A node has answered a claim.
+    /// A node has answered a claim; if it has the session, with the stamp under which it had claimed that.
     pub(super) fn take_answer(
         &mut self,
         from: CoreId,
         client: &str,
         stamp: u64,
-        has_session: bool,
+        claimed: Option<u64>,
     ) {
         let waiting = self.claims.waiting.get(client);
         let Some(waiting) = waiting.filter(|waiting| waiting.stamp == stamp) else {
             // A later claim came in between. The node hears of it too, and gives the session there.
             return;
         };
-        if !has_session {
-            return self.end_wait(from, client);
+        let Some(claimed) = claimed else { return self.end_wait(from, client) };
+        // Of several the one that was claimed last is the session, and the others are what was left of it.
+        let other = waiting.arrival.as_ref();
+        let is_left = other.is_some_and(|of| of.marks.is_some() || of.claimed >= claimed);
+        if is_left || waiting.has_session {
+            self.refuse_session(from, client, stamp);
+            return self.continue_arrivals();
         }
-        if waiting.arrival.is_some() || waiting.has_session {
-            let wants = SessionStep::Ask { wants: false };
-            self.mesh.send_session(from, client, stamp, |_| wants);
-            return self.note_answer(from, client);
+        if let Some(other) = other.map(Arrival::from) {
+            self.refuse_session(other, client, stamp);
         }
-        // It had moved there before, and this is what was left of it.
         if let Some(session) = self.sessions.find(client) {
             self.end_moved_session(session);
         }
-        let (outbound, inbound) = (None, None);
-        let arrival = Arrival { from, announced: Vec::new(), outbound, inbound };
+        let arrival = Arrival {
+            from,
+            claimed,
+            announced: Vec::new(),
+            nodes: 0,
+            marks: None,
+            is_flush_asked: false,
+            outbound: None,
+            inbound: None,
+        };
         if let Some(waiting) = self.claims.waiting.get_mut(client) {
             waiting.arrival = Some(arrival);
         }
+        self.continue_arrivals();
+    }
+
+    /// A node's copy of a session is not the latest, and ends.
+    fn refuse_session(&mut self, from: CoreId, client: &str, stamp: u64) {
+        let refusal = SessionStep::Ask { wants: false, nodes: 0 };
+        self.mesh.send_session(from, client, stamp, |_| refusal);
+        self.note_answer(from, client);
     }
 
     /// The session that comes from a node, for a claim with this stamp.
-    fn arrival(&mut self, from: CoreId, client: &str, stamp: u64) -> Option<&mut Arrival> {
+    pub(super) fn arrival(
+        &mut self,
+        from: CoreId,
+        client: &str,
+        stamp: u64,
+    ) -> Option<&mut Arrival> {
         let waiting = self.claims.waiting.get_mut(client)?;
         let arrival = waiting.arrival.as_mut().filter(|arrival| arrival.from == from)?;
         (waiting.stamp == stamp).then_some(arrival)
@@ -95,6 +124,7 @@ impl Engine {
                 self.sessions.create(client, generation)
             }
         };
+        self.sessions[session].set_moving(true);
         self.sessions[session].expiry_interval_s = part.expiry_interval_s;
         if let Some(owner) = &part.owner {
             self.sessions.make_owner(session, Some(owner));
@@ -106,34 +136,33 @@ impl Engine {
         }
         if is_last {
             self.router.announce_groups(&mut self.mesh);
-            let barriers = self.mesh.barriers();
+            let (barriers, nodes) = (self.mesh.barriers(), self.mesh.member_bits());
             if let Some(arrival) = self.arrival(from, client, stamp) {
-                arrival.announced = barriers;
+                (arrival.announced, arrival.nodes) = (barriers, nodes);
                 self.claims.announcing.push(client.into());
             }
             self.continue_arrivals();
         }
     }
 
-    /// Asks for the state of sessions whose filters all nodes know.
+    /// Asks for the state of sessions whose filters all nodes know, once no other node can have a later copy.
     pub(super) fn continue_arrivals(&mut self) {
-        if self.claims.announcing.is_empty() {
-            return;
-        }
-        self.flush_fan_out_batch();
-        let Self { claims, mesh, sessions, memory, .. } = self;
+        let Self { claims, mesh, .. } = self;
         claims.announcing.retain(|client| {
             let Some(waiting) = claims.waiting.get_mut(client) else { return false };
-            let (stamp, Some(arrival)) = (waiting.stamp, &mut waiting.arrival) else {
+            let (stamp, left, Some(arrival)) = (waiting.stamp, waiting.left, &mut waiting.arrival)
+            else {
                 return false;
             };
-            if !mesh.are_receipted(&arrival.announced) {
+            if left & !mesh.member_bit(arrival.from) != 0 || !mesh.are_receipted(&arrival.announced)
+            {
                 return true;
             }
-            if let Some(session) = sessions.find(client) {
-                drop_what_both_have(&mut sessions[session], memory.ledger());
-            }
-            let wants = SessionStep::Ask { wants: true };
+            // Nodes that have joined meanwhile may know one of the two nodes only.
+            let nodes = arrival.nodes & mesh.member_bits();
+            let members = mesh.members().filter(|&node| nodes & mesh.member_bit(node) != 0);
+            arrival.marks = Some(Marks::new(members.chain(mesh.others()).collect()));
+            let wants = SessionStep::Ask { wants: true, nodes };
             mesh.send_session(arrival.from, client, stamp, |_| wants);
             false
         });
@@ -251,6 +280,7 @@ impl Engine {
         }
         outbound.end_restore(self.config.queue_limits.policy);
         let state = &mut self.sessions[session];
+        state.set_moving(false);
         state.outbound = (!outbound.is_idle()).then_some(outbound);
         if let Some(inbound) = inbound {
             let inbound = state.inbound.insert(inbound);
@@ -284,14 +314,4 @@ impl Engine {
         );
         self.end_wait(from, client);
     }
-}
-
-/// Drops what a session that comes from another node has got here before its state was asked for: the other node was sent
-/// it too, and has it when it sends the state. Messages of shared subscriptions came here alone.
-fn drop_what_both_have(session: &mut Session, ledger: &Ledger) {
-    let Some(own) = session.outbound.take() else { return };
-    let mut kept = Box::new(Outbound::new(ledger));
-    let shared = own.list_queued(0).filter(|(_, delivery)| delivery.shared.is_some());
-    shared.for_each(|(_, delivery)| kept.restore_queued(delivery.clone()));
-    session.outbound = (!kept.is_idle()).then_some(kept);
 }

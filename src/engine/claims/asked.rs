@@ -4,6 +4,7 @@ use crate::base::ids::{CoreId, SessionId};
 use crate::engine::Engine;
 use crate::engine::cause::{Cause, Rejection};
 use crate::engine::claims::directory::Claim;
+use crate::engine::claims::moves::Move;
 use crate::engine::connections::ending::Ending;
 use crate::engine::mesh::batch::Batch;
 use crate::engine::mesh::session_message::{SessionMessage, SessionStep};
@@ -28,18 +29,20 @@ impl Engine {
         message: SessionMessage,
     ) {
         let (client, stamp) = (batch.text(message.client), message.stamp);
-        if !self.mesh.is_member(from) || !self.claims.covers(client) {
+        let is_core = from.0 < self.mesh.cores();
+        if !(is_core || self.mesh.is_member(from)) || !self.claims.covers(client) {
             return;
+        }
+        match message.step {
+            SessionStep::Flush { to } => return self.take_flush(from, client, stamp, to),
+            SessionStep::Flushed { cores } => return self.take_flushed(from, client, stamp, cores),
+            SessionStep::Mark { cores } => return self.take_mark(from, client, stamp, cores),
+            _ if is_core => return,
+            _ => {}
         }
         let fingerprint = self.fingerprint(client);
         let claim = (stamp, self.mesh.node_number(from));
         match message.step {
-            SessionStep::Flush => {
-                let cores = self.mesh.cores();
-                let flushed = SessionStep::Flushed { cores };
-                self.mesh.send_session(from, client, stamp, |_| flushed);
-            }
-            SessionStep::Flushed { cores } => self.take_flushed(from, client, stamp, cores),
             SessionStep::Claim { asks, ends, refuses, user } => {
                 let user = user.map(|user| batch.text(user));
                 let asked = Asked { client, fingerprint, claim, asks, ends, user };
@@ -49,16 +52,19 @@ impl Engine {
                 self.claims.directory.remove(fingerprint, claim);
                 self.settle_claims();
             }
-            SessionStep::Answer { has_session } => {
-                self.take_answer(from, client, stamp, has_session);
+            SessionStep::Answer { has_session, claimed } => {
+                self.take_answer(from, client, stamp, has_session.then_some(claimed));
             }
             SessionStep::Filters { is_last, records } => {
                 self.take_filters(from, client, stamp, is_last, &records);
             }
-            SessionStep::Ask { wants } => self.take_ask(from, client, stamp, wants),
+            SessionStep::Ask { wants, nodes } => {
+                self.take_ask(from, client, stamp, wants.then_some(nodes));
+            }
             SessionStep::State { is_last, records } => {
                 self.take_state(from, client, stamp, is_last, &records);
             }
+            SessionStep::Flush { .. } | SessionStep::Flushed { .. } | SessionStep::Mark { .. } => {}
         }
     }
 
@@ -79,11 +85,12 @@ impl Engine {
         if self.latest_claim(asked).is_some_and(|latest| latest > claim) {
             // The claimer hears of the later claim from the node that has made it.
             if asks {
-                self.answer_claim(from, client, claim.0, false);
+                self.answer_claim(from, client, claim.0, None);
             }
             return;
         }
         self.durability.cancel_left_will(client);
+        let claimed = self.claimed(client, fingerprint);
         self.claims.directory.set_claim(fingerprint, claim);
         self.settle_claims();
         self.abandon_waiting(client, refuses);
@@ -94,10 +101,10 @@ impl Engine {
         }
         let has_session = session.is_some_and(|session| self.let_go(session, asked));
         if asks {
-            self.answer_claim(from, client, claim.0, has_session);
+            self.answer_claim(from, client, claim.0, has_session.then_some(claimed));
         }
         if has_session {
-            self.begin_move(from, client, claim.0);
+            self.begin_move(from, client, claim.0, claimed);
         }
     }
 
@@ -145,8 +152,23 @@ impl Engine {
         !ends_session
     }
 
-    /// Answers a claim: whether the session follows.
-    pub(super) fn answer_claim(&mut self, to: CoreId, client: &str, stamp: u64, has_session: bool) {
-        self.mesh.send_session(to, client, stamp, |_| SessionStep::Answer { has_session });
+    /// The stamp under which this node has claimed the session of a client that it has; 0 if it was restored.
+    fn claimed(&self, client: &str, fingerprint: u64) -> u64 {
+        let arrived = self.claims.waiting.get(client).filter(|waiting| waiting.has_session);
+        let own = arrived.map(|waiting| waiting.stamp);
+        let own = own.or_else(|| self.claims.directory.own_stamp(fingerprint));
+        own.or_else(|| self.claims.moves.get(client).map(Move::claimed)).unwrap_or(0)
+    }
+
+    /// Answers a claim: if the session follows, with the stamp under which it was claimed here.
+    pub(super) fn answer_claim(
+        &mut self,
+        to: CoreId,
+        client: &str,
+        stamp: u64,
+        claimed: Option<u64>,
+    ) {
+        let (has_session, claimed) = (claimed.is_some(), claimed.unwrap_or(0));
+        self.mesh.send_session(to, client, stamp, |_| SessionStep::Answer { has_session, claimed });
     }
 }

@@ -17,20 +17,21 @@
 //! claim ────────────────────► ends the connection
 //!       ◄──────────────────── answer, filters
 //! subscribes, and waits until all nodes know the filters
-//! ask   ────────────────────► flush: waits until what all nodes and cores have sent it before is there
+//! ask   ────────────────────► flush: asks all nodes and cores for marks, and waits for them
+//! marks ◄─── of each core of all nodes ───► marks
 //!       ◄──────────────────── state, a part at a time: QoS 2 exchanges, what is in flight, the queue
 //! stores it, sends CONNACK
 //! receipt ──────────────────► ends its copy
 //! ```
 //!
 //! From the time when a publisher's node knows the new filters until the old node has withdrawn its own, both get a message.
-//! What the new node got before it asked, the old one has too by then, and what the old one gets after it has begun to send
-//! the state stays there. So none is lost; one that comes to both nodes between these two moments comes twice.
-//! Either node may fail before the last receipt: the old one has it all.
+//! The [marks] of each publishing core say at which of the two it counts: none is lost, doubled or overtaken.
+//! Either node may fail before the last receipt: the old one keeps all, also what counts at the new one.
 
 mod arrivals;
 mod asked;
 mod directory;
+pub(in crate::engine) mod marks;
 mod moves;
 mod parts;
 
@@ -42,6 +43,7 @@ use crate::engine::access::Grant;
 use crate::engine::cause::{Cause, Rejection};
 use crate::engine::claims::arrivals::Arrival;
 use crate::engine::claims::directory::Directory;
+use crate::engine::claims::marks::Source;
 use crate::engine::claims::moves::Move;
 use crate::engine::client_log::Claimed;
 use crate::engine::mesh::batch::Batch;
@@ -92,6 +94,10 @@ pub(in crate::engine) struct Claims {
     lined_up: VecDeque<Box<str>>,
     /// Nodes that are being told the claims, each with the place of the next session.
     joins: VecDeque<(CoreId, usize)>,
+    /// Where the message that is being delivered was published.
+    source: Source,
+    /// Marks that have come, or were made here.
+    marks: u64,
     charge: Charge,
 }
 
@@ -108,6 +114,8 @@ impl Claims {
             under_way: Vec::new(),
             lined_up: VecDeque::new(),
             joins: VecDeque::new(),
+            source: Source::core(place.core()),
+            marks: 0,
             charge: Charge::default(),
         }
     }
@@ -305,6 +313,7 @@ impl Engine {
         }
         if !is_member {
             self.cancel_moves_to(node);
+            self.forget_marks_of(node);
         }
     }
 
@@ -356,7 +365,7 @@ impl Engine {
     /// A node does not answer any more, as it has left.
     fn end_wait(&mut self, node: CoreId, client: &str) {
         let Some(waiting) = self.claims.waiting.get_mut(client) else { return };
-        if waiting.arrival.as_ref().is_some_and(|arrival| arrival.comes_from(node)) {
+        if waiting.arrival.as_ref().is_some_and(|arrival| arrival.from() == node) {
             // The rest of it is not coming.
             waiting.arrival = None;
             if let Some(session) = self.sessions.find(client) {
@@ -364,6 +373,7 @@ impl Engine {
             }
         }
         self.note_answer(node, client);
+        self.continue_arrivals();
     }
 
     /// A node has answered.

@@ -4,6 +4,7 @@ use shards::{Subscription, SubscriptionIndex};
 
 use crate::base::ids::{CoreId, SessionId};
 use crate::engine::Engine;
+use crate::engine::claims::marks::{Marks, Source};
 use crate::engine::claims::parts::Part;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::work::BYTES_PER_STEP;
@@ -18,8 +19,22 @@ pub(super) struct Move {
     to: CoreId,
     stamp: u64,
     stage: Stage,
+    /// The stamp under which this node had claimed the session.
+    claimed: u64,
     /// Shared subscriptions that the session has left for the move.
     left_groups: Vec<(Box<str>, Subscription)>,
+    /// The marks of all cores, once they have been asked for.
+    pub(super) marks: Option<Marks>,
+    /// Messages of the queue that came after the mark of their core, by number: they reach the new node by themselves, and
+    /// are kept here for the case that it fails.
+    pub(super) counts_elsewhere: Vec<u64>,
+}
+
+impl Move {
+    /// The stamp under which this node had claimed the session.
+    pub(super) fn claimed(&self) -> u64 {
+        self.claimed
+    }
 }
 
 #[derive(Debug)]
@@ -30,20 +45,10 @@ enum Stage {
     Filters { left: usize, barrier: u64 },
     /// The new node waits until all nodes know its filters.
     Announced,
-    /// What was sent to the session before is awaited.
-    Flushing(Flush),
+    /// The marks of all cores are awaited, and then the end of the first fan-outs.
+    Flushing { fan_outs: Option<u64> },
     /// Its state is being sent; the receipt for the last part is awaited.
     State { cursor: Cursor, barrier: u64 },
-}
-
-/// A wait for all that the other nodes and cores had sent when they knew the filters of the new node. A receipt of a node
-/// may overtake messages, the answer of one of its cores does not.
-#[derive(Debug)]
-struct Flush {
-    /// Nodes of which answers are left, and how many, once the first has said it.
-    nodes: Vec<(CoreId, Option<u16>)>,
-    /// Receipts of the other cores.
-    cores: Vec<(CoreId, u64)>,
 }
 
 /// How far the state has been sent.
@@ -60,13 +65,23 @@ struct Cursor {
 
 impl Engine {
     /// Sends the session of a client to a node that has claimed it.
-    pub(super) fn begin_move(&mut self, to: CoreId, client: &str, stamp: u64) {
+    pub(super) fn begin_move(&mut self, to: CoreId, client: &str, stamp: u64, claimed: u64) {
         self.cancel_move(client);
+        self.flush_fan_out_batch();
         if let Some(session) = self.sessions.find(client) {
+            self.sessions[session].set_moving(true);
             // A delayed one: its client is back [MQTT-3.1.3-9].
             self.sessions[session].will = None;
         }
-        let of = Move { to, stamp, stage: Stage::LinedUp, left_groups: Vec::new() };
+        let of = Move {
+            to,
+            stamp,
+            stage: Stage::LinedUp,
+            claimed,
+            left_groups: Vec::new(),
+            marks: None,
+            counts_elsewhere: Vec::new(),
+        };
         self.claims.moves.insert(client.into(), of);
         self.claims.lined_up.push_back(client.into());
         self.continue_departures();
@@ -74,7 +89,6 @@ impl Engine {
 
     /// A node has left: its clients' sessions stay here.
     pub(super) fn cancel_moves_to(&mut self, node: CoreId) {
-        self.end_flushes_of(node);
         let moves = self.claims.moves.iter().filter(|(_, of)| of.to == node);
         let clients: Vec<(Box<str>, u64)> =
             moves.map(|(client, of)| (client.clone(), of.stamp)).collect();
@@ -89,59 +103,67 @@ impl Engine {
     pub(super) fn cancel_move(&mut self, client: &str) {
         let Some(of) = self.claims.moves.remove(client) else { return };
         let Some(session) = self.sessions.find(client) else { return };
+        self.sessions[session].set_moving(false);
         for (text, subscription) in &of.left_groups {
             self.subscribe_again(session, text, *subscription);
         }
     }
 
-    /// The new node has announced the filters, or does not want the session.
-    pub(super) fn take_ask(&mut self, from: CoreId, client: &str, stamp: u64, wants: bool) {
+    /// The new node has announced the filters, and these other nodes know them; or it does not want the session.
+    pub(super) fn take_ask(&mut self, from: CoreId, client: &str, stamp: u64, nodes: Option<u64>) {
         let is_it = |of: &&mut Move| of.to == from && of.stamp == stamp;
         if self.claims.moves.get_mut(client).filter(is_it).is_none() {
             return;
         }
-        if !wants {
-            return self.end_move(client);
-        }
-        let flush = self.begin_flush(client, stamp);
+        let Some(nodes) = nodes else { return self.end_move(client) };
+        let marks = self.ask_for_marks(from, client, stamp, nodes);
         if let Some(of) = self.claims.moves.get_mut(client) {
-            of.stage = Stage::Flushing(flush);
+            (of.stage, of.marks) = (Stage::Flushing { fan_outs: None }, Some(marks));
         }
         self.continue_departures();
     }
 
-    fn begin_flush(&mut self, client: &str, stamp: u64) -> Flush {
-        for node in self.mesh.members() {
-            self.mesh.send_session(node, client, stamp, |_| SessionStep::Flush);
+    /// Asks the cores of these nodes, and those of this one, for their marks, and makes that of this core.
+    fn ask_for_marks(&mut self, to: CoreId, client: &str, stamp: u64, nodes: u64) -> Marks {
+        let nodes = nodes | self.mesh.member_bit(to);
+        let (number, cores) = (self.mesh.node_number(to), self.mesh.cores());
+        let members = self.mesh.members();
+        let members = members.filter(|&node| nodes & self.mesh.member_bit(node) != 0);
+        let of: Vec<CoreId> = members.chain(self.mesh.others()).collect();
+        for &one in &of {
+            self.mesh.send_session(one, client, stamp, |_| SessionStep::Flush { to: number });
         }
-        let nodes = self.mesh.members().map(|node| (node, None)).collect();
-        Flush { nodes, cores: self.mesh.barriers_of_cores() }
+        self.mesh.send_session(to, client, stamp, |_| SessionStep::Mark { cores });
+        let (mut marks, own, mark) = (Marks::new(of), self.mesh.core(), self.claims.count_mark());
+        marks.take(own, 1, Source::core(own), mark);
+        marks
     }
 
-    /// A core of a node has sent all that it had for a session that moves.
+    /// The mark of a core has come for a session that moves to another node.
     pub(super) fn take_flushed(&mut self, from: CoreId, client: &str, stamp: u64, cores: u16) {
+        let (source, number) = (self.mesh.source_of(from), self.claims.count_mark());
         let of = self.claims.moves.get_mut(client).filter(|of| of.stamp == stamp);
-        let Some(Move { stage: Stage::Flushing(flush), .. }) = of else { return };
-        flush.nodes.retain_mut(|(node, left)| {
-            if *node != from {
-                return true;
-            }
-            let left = left.get_or_insert(cores);
-            *left = left.saturating_sub(1);
-            *left > 0
-        });
-        if flush.nodes.is_empty() {
+        let Some(marks) = of.and_then(|of| of.marks.as_mut()) else { return };
+        marks.take(from, cores, source, number);
+        if marks.are_complete() {
             self.continue_departures();
         }
     }
 
-    /// A node that has left says no more.
-    fn end_flushes_of(&mut self, node: CoreId) {
-        for of in self.claims.moves.values_mut() {
-            if let Stage::Flushing(flush) = &mut of.stage {
-                flush.nodes.retain(|(of, _)| *of != node);
+    /// A node that has left sends no marks.
+    pub(super) fn forget_marks_of(&mut self, node: CoreId) {
+        for marks in self.claims.moves.values_mut().filter_map(|of| of.marks.as_mut()) {
+            marks.forget(node);
+        }
+        let mut clients = Vec::new();
+        for (client, waiting) in &mut self.claims.waiting {
+            if let Some(marks) = waiting.marks() {
+                marks.forget(node);
+                clients.push(client.clone());
             }
         }
+        clients.iter().for_each(|client| self.flush_arrival(client));
+        self.continue_departures();
     }
 
     /// Ends a session that has moved, or whose move is given up by the other node.
@@ -176,7 +198,7 @@ impl Engine {
         let Some(mut of) = self.claims.moves.remove(client) else { return false };
         let Some(session) = self.sessions.find(client) else {
             // It has ended meanwhile.
-            self.answer_claim(of.to, client, of.stamp, false);
+            self.answer_claim(of.to, client, of.stamp, None);
             return false;
         };
         let is_over = match &mut of.stage {
@@ -191,16 +213,13 @@ impl Engine {
                 }
                 false
             }
-            Stage::Flushing(flush) => {
-                if flush.nodes.is_empty() && self.mesh.are_receipted(&flush.cores) {
-                    self.flush_fan_out_batch();
-                    // Messages that are still on their way to many sessions here are waited for in the same way.
-                    match self.router.fan_outs().is_empty() {
-                        true => {
-                            of.left_groups = self.leave_groups(session);
-                            of.stage = self.begin_state(session, of.to, of.stamp);
-                        }
-                        false => *flush = self.begin_flush(client, of.stamp),
+            Stage::Flushing { fan_outs } => {
+                if of.marks.as_ref().is_some_and(Marks::are_complete) {
+                    // What came before the marks may still be on its way to many sessions here.
+                    let begun = *fan_outs.get_or_insert(self.router.fan_outs().begun());
+                    if self.router.fan_outs().have_ended(begun) {
+                        of.left_groups = self.leave_groups(session);
+                        of.stage = self.begin_state(session, &of);
                     }
                 }
                 false
@@ -208,7 +227,8 @@ impl Engine {
             Stage::State { cursor, barrier } => {
                 let is_receipted = self.mesh.is_receipted(of.to, *barrier);
                 if is_receipted && !cursor.is_done {
-                    *barrier = self.send_state(session, of.to, of.stamp, cursor);
+                    let to = (of.to, of.stamp);
+                    *barrier = self.send_state(session, to, cursor, &of.counts_elsewhere);
                 }
                 is_receipted && cursor.is_done && self.mesh.is_receipted(of.to, *barrier)
             }
@@ -255,11 +275,12 @@ impl Engine {
 
     /// All that was sent to the session before the new node had announced its filters is here: sends the first part of
     /// its state.
-    fn begin_state(&mut self, session: SessionId, to: CoreId, stamp: u64) -> Stage {
+    fn begin_state(&mut self, session: SessionId, of: &Move) -> Stage {
         let outbound = self.sessions[session].outbound.as_ref();
         let (queued, end) = (0, outbound.map_or(0, |outbound| outbound.queue_end()));
         let mut cursor = Cursor { has_received: false, inflight: 0, queued, end, is_done: false };
-        let barrier = self.send_state(session, to, stamp, &mut cursor);
+        let to = (of.to, of.stamp);
+        let barrier = self.send_state(session, to, &mut cursor, &of.counts_elsewhere);
         Stage::State { cursor, barrier }
     }
 
@@ -281,9 +302,9 @@ impl Engine {
     fn send_state(
         &mut self,
         session: SessionId,
-        to: CoreId,
-        stamp: u64,
+        (to, stamp): (CoreId, u64),
         cursor: &mut Cursor,
+        counts_elsewhere: &[u64],
     ) -> u64 {
         let (state, index) = (&self.sessions[session], self.router.index());
         let mut part = Part::new(state, self.now);
@@ -293,7 +314,7 @@ impl Engine {
             inbound.identifiers().iter().for_each(|of| part.add_received(of.get()));
         }
         cursor.is_done = match &state.outbound {
-            Some(outbound) => cursor.add(outbound, &mut part, index),
+            Some(outbound) => cursor.add(outbound, counts_elsewhere, &mut part, index),
             None => true,
         };
         if cursor.is_done {
@@ -312,7 +333,13 @@ impl Engine {
 
 impl Cursor {
     /// Adds messages until the part is full; whether that was all.
-    fn add(&mut self, outbound: &Outbound, part: &mut Part, index: &SubscriptionIndex) -> bool {
+    fn add(
+        &mut self,
+        outbound: &Outbound,
+        counts_elsewhere: &[u64],
+        part: &mut Part,
+        index: &SubscriptionIndex,
+    ) -> bool {
         for listed in outbound.list_inflight().skip(self.inflight) {
             if part.is_full() {
                 return false;
@@ -331,7 +358,10 @@ impl Cursor {
                 return false;
             }
             self.queued = number + 1;
-            part.add_delivery(delivery, 0, index);
+            // They came in the order of the queue.
+            if counts_elsewhere.binary_search(&number).is_err() {
+                part.add_delivery(delivery, 0, index);
+            }
         }
         true
     }

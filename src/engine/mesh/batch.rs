@@ -72,7 +72,10 @@ pub(crate) enum MeshMessage {
     /// A node has joined the cluster, or has left it. From the gateway alone. `own` is the number of this node.
     #[cfg(feature = "cluster")]
     Member { node: CoreId, is_member: bool, own: u16 },
-    /// Which node has the session of a Client Identifier, or a part of a session. Between nodes alone.
+    /// What follows was published on this core of the sender. From other nodes alone.
+    #[cfg(feature = "cluster")]
+    Source(u16),
+    /// Which node has the session of a Client Identifier, or a part of a session. Marks come from cores too.
     #[cfg(feature = "cluster")]
     Session(SessionMessage),
     /// Request for the receiver's metrics.

@@ -132,7 +132,13 @@ impl Engine {
                 let at = shards::GroupAt { core: from.0, online, members };
                 self.router.edit_replica().set_group(&batch.filter(filter), at);
             }
-            MeshMessage::Publish(forwarded) => self.take_forwarded(from, batch, &forwarded),
+            MeshMessage::Publish(forwarded) => {
+                #[cfg(feature = "cluster")]
+                let before = self.claims.set_source(self.mesh.source_of(from));
+                self.take_forwarded(from, batch, &forwarded);
+                #[cfg(feature = "cluster")]
+                self.claims.set_source(before);
+            }
             MeshMessage::Pause(publisher) => self.connections.pause_reading(publisher),
             MeshMessage::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
             MeshMessage::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
@@ -141,6 +147,8 @@ impl Engine {
                 self.note_member(node, is_member);
                 self.note_node_of_claims(node, is_member, own);
             }
+            #[cfg(feature = "cluster")]
+            MeshMessage::Source(core) => self.mesh.note_source(from, core),
             #[cfg(feature = "cluster")]
             MeshMessage::Session(message) => self.take_session_message(from, batch, message),
             MeshMessage::AskMetrics => {

@@ -32,6 +32,8 @@ pub(super) struct Nodes {
     known: u64,
     /// Those that are being sent the retained messages.
     joins: VecDeque<Join>,
+    /// By node, its core that published what comes next.
+    sources: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -42,7 +44,16 @@ struct Join {
 
 impl Nodes {
     pub(super) fn new(place: &Place) -> Self {
-        Self { gateway: place.gateway(), members: 0, known: 0, joins: VecDeque::new() }
+        let sources = match place.gateway() {
+            Some(_) => vec![0; usize::from(NODES_MAX)],
+            None => Vec::new(),
+        };
+        Self { gateway: place.gateway(), members: 0, known: 0, joins: VecDeque::new(), sources }
+    }
+
+    /// The core of a node that published what comes next from it.
+    pub(super) fn source(&self, node: u16) -> u16 {
+        self.sources.get(usize::from(node)).copied().unwrap_or(0)
     }
 }
 
@@ -70,6 +81,14 @@ impl Mesh {
         })
     }
 
+    /// What comes next from a node was published on this core of it.
+    pub(super) fn note_source(&mut self, node: CoreId, core: u16) {
+        let number = usize::from(self.node_number(node));
+        if let Some(source) = self.nodes.sources.get_mut(number) {
+            *source = core;
+        }
+    }
+
     /// A node has joined the cluster, or has left it. A retained message goes to all nodes.
     fn set_member(&mut self, node: CoreId, is_member: bool) {
         let bit = 1 << (node.0 - self.cores);
@@ -77,6 +96,7 @@ impl Mesh {
         *members = if is_member { *members | bit } else { *members & !bit };
         self.nodes.known |= bit;
         self.nodes.joins.retain(|join| join.node != node);
+        self.note_source(node, 0);
         match is_member {
             true => self.nodes.joins.push_back(Join { node, cursor: Cursor::default() }),
             // It cannot be told any more; its gateway lets the publishers go on.

@@ -3,6 +3,7 @@
 use shards::NODES_MAX;
 
 use crate::base::ids::CoreId;
+use crate::engine::claims::marks::Source;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::{Batch, MeshMessage};
 use crate::engine::mesh::node_block::Span;
@@ -27,19 +28,21 @@ pub(crate) enum SessionStep {
     Claim { asks: bool, ends: bool, refuses: bool, user: Option<Span> },
     /// The sender's session has ended.
     Withdraw,
-    /// The answer to a claim that asks: whether the session follows.
-    Answer { has_session: bool },
+    /// The answer to a claim that asks: whether the session follows, and the stamp under which the sender had claimed it.
+    Answer { has_session: bool, claimed: u64 },
     /// The owner and the subscriptions of the session, or a part of them.
     Filters { is_last: bool, records: Box<[u8]> },
-    /// All nodes know the filters of the session that moves to the sender, which wants the rest; or, with false, has the
-    /// session from elsewhere.
-    Ask { wants: bool },
+    /// These nodes, a bit for each, know the filters of the session that moves to the sender, which wants the rest; or, with
+    /// false, has the session from elsewhere.
+    Ask { wants: bool, nodes: u64 },
     /// The messages and QoS 2 exchanges of the session, or a part of them.
     State { is_last: bool, records: Box<[u8]> },
-    /// Each core of the receiver answers after all that it has sent so far.
-    Flush,
-    /// The answer of one of so many cores.
+    /// Each core of the receiver sends its mark to the sender and to the node with this number, to which the session moves.
+    Flush { to: u16 },
+    /// The mark for the old node, of one of so many cores.
     Flushed { cores: u16 },
+    /// The mark for the new node, of one of so many cores.
+    Mark { cores: u16 },
 }
 
 impl Mesh {
@@ -65,7 +68,15 @@ impl Mesh {
             && self.nodes.members & self.member_bit(node) != 0
     }
 
-    /// Tells a node something of the session of a client. All that a core says of sessions to a node is in one lane, in order.
+    /// Where a message that comes from a core, or another node, was published.
+    pub(in crate::engine) fn source_of(&self, from: CoreId) -> Source {
+        match from.0 < self.cores {
+            true => Source::core(from),
+            false => Source::of_node(from, self.nodes.source(self.node_number(from))),
+        }
+    }
+
+    /// Tells a node, or another core, something of the session of a client. All that a core says of sessions to a node is in one lane, in order.
     pub(in crate::engine) fn send_session(
         &mut self,
         node: CoreId,

@@ -171,10 +171,14 @@ impl Engine {
         let qos = draft.content.qos.min(recipient.qos);
         let Some(id) = session.connection else {
             let is_queued = qos != Qos::AtMostOnce || self.config.queues_qos_0(session);
-            if is_queued && !session.is_over() && self.enqueue(recipient, draft, shared) {
-                return Standing::Full(recipient.session);
+            if !is_queued || session.is_over() {
+                return Standing::Offline;
             }
-            return Standing::Offline;
+            let holds = match session.is_moving() {
+                true => self.enqueue_in_move(recipient, draft, shared),
+                false => self.enqueue(recipient, draft, shared),
+            };
+            return if holds { Standing::Full(recipient.session) } else { Standing::Offline };
         };
         let connection = &mut self.connections[id];
         let pending = connection.pending_bytes();
@@ -300,7 +304,7 @@ impl Engine {
     }
 
     /// Queues a message that the client cannot receive yet. Returns whether its publisher waits for room in the queue.
-    fn enqueue(
+    pub(in crate::engine) fn enqueue(
         &mut self,
         recipient: &Recipient,
         draft: &mut Draft<'_>,

@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use crate::base::ids::{CoreId, Publisher, SessionId};
 use crate::engine::Engine;
+use crate::engine::claims::marks::Source;
 use crate::engine::draft::{Draft, Origin};
 use crate::engine::routing::congestion::Pressure;
 use crate::engine::routing::deliver::STEPS_BY_QOS;
@@ -125,6 +126,10 @@ impl Engine {
         let bytes =
             size_of::<FanOut>() + publishers.capacity() * size_of::<Publisher>() + batch_bytes;
         charge.set(self.memory.ledger(), bytes);
+        let source = match content {
+            FanOutContent::Message { .. } => self.claims.source(),
+            FanOutContent::Batch(_) => Source::earlier(),
+        };
         let fan_out = FanOut {
             content,
             recipients: Arc::clone(recipients),
@@ -132,6 +137,7 @@ impl Engine {
             pressure,
             publishers,
             lane,
+            source,
             answers: Vec::new(),
             mark,
             has_queued: self.router.has_queued,

@@ -139,6 +139,7 @@ impl Engine {
             || recipients.plain < limits::FAN_OUT_BATCH_RECIPIENTS_MIN
             || content.payload.len() > limits::FAN_OUT_BATCH_BYTES_MAX / 4
             || !drops_alone
+            || self.claims.has_moves()
         {
             return false;
         }

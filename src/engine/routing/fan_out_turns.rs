@@ -25,6 +25,7 @@ impl Engine {
 
     fn continue_fan_out(&mut self, of: &mut FanOut) {
         self.router.has_queued = of.has_queued;
+        let before = self.claims.set_source(of.source);
         match &of.content {
             FanOutContent::Message { message, retain, exchange, session } => {
                 let mut draft = Draft::of(message, message.content(), *retain);
@@ -42,6 +43,7 @@ impl Engine {
                 );
             }
         }
+        self.claims.set_source(before);
         of.has_queued = self.router.has_queued;
     }
 

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use shards::TopicFilter;
 
 use crate::base::ids::{CoreId, Publisher, SessionId};
+use crate::engine::claims::marks::Source;
 use crate::engine::connections::Connections;
 use crate::engine::draft::Origin;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
@@ -92,6 +93,8 @@ pub(super) struct FanOut {
     pub(super) publishers: Vec<Publisher>,
     /// The core that forwarded the message.
     pub(super) lane: Option<CoreId>,
+    /// Where it was published.
+    pub(super) source: Source,
     /// Acknowledgements that wait for the end of this fan-out.
     pub(super) answers: Vec<Awaited>,
     /// The position in the journal at which the fan-out began.
@@ -320,6 +323,7 @@ mod tests {
             pressure: Pressure::default(),
             publishers: Vec::new(),
             lane: None,
+            source: Source::earlier(),
             answers: Vec::new(),
             mark: 0,
             has_queued: false,
