@@ -2,6 +2,7 @@
 //! received. Reports its observations to the judge.
 
 mod half_closed;
+mod roaming;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -12,6 +13,7 @@ use ringmq::wire::{
 };
 
 use self::half_closed::HalfClosed;
+use self::roaming::Roaming;
 use crate::judge::{Judge, Seen};
 use crate::wills;
 use crate::world::{At, World};
@@ -33,6 +35,7 @@ pub struct Client {
     half_closed: Option<HalfClosed>,
     /// Connections that were replaced by a later one.
     abandoned: Vec<usize>,
+    roaming: Roaming,
     /// CONNACK was received on the current link.
     pub is_connected: bool,
     /// Session Expiry Interval of the server's session, as requested in CONNECT.
@@ -59,7 +62,13 @@ pub struct Client {
 }
 
 impl Client {
-    pub fn new(number: usize, name: String, version: Version, identifiers: u16) -> Self {
+    pub fn new(
+        number: usize,
+        name: String,
+        version: Version,
+        identifiers: u16,
+        roams: bool,
+    ) -> Self {
         Self {
             number,
             name,
@@ -67,6 +76,7 @@ impl Client {
             link: None,
             half_closed: None,
             abandoned: Vec::new(),
+            roaming: Roaming::new(roams),
             is_connected: false,
             expiry_s: 0,
             is_clean: true,
@@ -93,24 +103,34 @@ impl Client {
         }
     }
 
+    /// The Session Expiry Interval that the last CONNECT asked for.
+    fn requested_s(&self) -> u64 {
+        if self.version == Version::V5 { self.expiry_s.into() } else { 3_600 }
+    }
+
     /// Whether a disconnected session may have expired by now, or be about to.
     fn may_have_expired(&self, now_us: u64) -> bool {
         now_us.saturating_sub(self.left_us) + 1_000_000 >= self.kept_s * 1_000_000
     }
 
     pub fn connect(&mut self, world: &mut World, judge: &mut Judge, core: usize, how: How) {
-        if self.link.is_some() && !self.is_connected {
+        if self.link.is_some() && !self.is_connected && self.roams() {
+            self.cut(world, judge);
+        }
+        if self.link.is_some() && !self.is_connected || self.has_connect_in_transit(world) {
             // The order of two CONNECTs in transit is undefined.
             return;
         }
         // The new connection takes over the old one, which the server may keep for a while.
         self.abandoned.extend(self.link);
+        self.note_abandoned();
         self.lose_link(world, judge);
         self.forget_half_closed(judge);
         let how = How { is_clean: how.is_clean || self.must_start_clean, ..how };
         if how.is_clean {
             judge.end_session(self.number);
         }
+        self.go_to(world, judge, core);
         (self.is_clean, self.expiry_s) = (how.is_clean, how.expiry_s);
         self.link = Some(world.connect(core));
         let mut properties = ConnectProperties::default();
@@ -149,19 +169,13 @@ impl Client {
     }
 
     fn end_link(&mut self, world: &mut World, judge: &mut Judge, is_polite: bool) {
-        if self.link.take().is_none() {
-            return;
-        }
+        let Some(link) = self.link.take() else { return };
         let was_connected = std::mem::take(&mut self.is_connected);
         judge.wills.end(self.number, was_connected, is_polite);
         if was_connected {
             self.left_us = world.now.0;
         } else {
-            // Whether its CONNECT arrived and replaced the session is unknown; the previous one may
-            // still exist.
-            judge.end_session(self.number);
-            self.must_start_clean = true;
-            self.drop_abandoned(world);
+            self.give_up_connect(world, judge, link);
         }
         self.owed.clear();
         self.ends.clear();
@@ -433,7 +447,7 @@ impl Client {
                 Ok(())
             }
             Packet::Disconnect(disconnect) => match disconnect.reason {
-                ReasonCode::SessionTakenOver => Ok(()),
+                ReasonCode::SessionTakenOver => self.check_taken_over(judge),
                 other => Err(format!("{} was disconnected: {other:?}", self.name)),
             },
             other => Err(format!("{} received {other:?}", self.name)),
@@ -448,12 +462,18 @@ impl Client {
         connack: &wire::Connack<'_>,
     ) -> Result<(), String> {
         if connack.reason != ReasonCode::Success {
+            if self.may_be_refused(connack.reason) {
+                self.cut(world, judge);
+                return Ok(());
+            }
             return Err(format!("{} was refused: {:?}", self.name, connack.reason));
         }
         self.is_connected = true;
         self.must_start_clean = false;
-        self.kept_s = if self.version == Version::V5 { self.expiry_s.into() } else { 3_600 };
+        self.kept_s = self.requested_s();
+        self.check_replaced(world, judge)?;
         judge.connect(self.number, world.core_of(link), connack.session_present)?;
+        self.arrive(world, judge);
         judge.wills.accept(self.number, world.now.0);
         if !connack.session_present {
             self.begin_anew(judge);

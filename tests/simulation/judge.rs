@@ -4,10 +4,14 @@
 //! connection was cut, a session about to expire), nothing is expected; forbidden outcomes stay
 //! forbidden.
 
+mod groups;
+mod moves;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use shards::TopicFilter;
 
+use self::moves::Whereabouts;
 use crate::plan::CLIENTS;
 use crate::wills::Wills;
 use crate::world::World;
@@ -29,6 +33,11 @@ pub struct Message {
     pub is_resent: bool,
     /// Sent since everything settled last.
     is_fresh: bool,
+    /// The node of its publisher, and how often that had changed the node.
+    node: usize,
+    stay: usize,
+    /// It had no acknowledgement when its publisher left for another node.
+    is_left_behind: bool,
 }
 
 struct Held {
@@ -51,6 +60,7 @@ struct Subscriber {
     sessions: usize,
     /// Messages that the client must receive when it reconnects.
     owed: BTreeSet<usize>,
+    whereabouts: Whereabouts,
 }
 
 /// A message as received by a client.
@@ -100,6 +110,10 @@ pub struct Judge {
     has_crashed: bool,
     split: Option<Split>,
     was_split: bool,
+    /// Nodes that were evicted since everything settled.
+    evicted: BTreeSet<usize>,
+    /// By message and client, those that were on their way while the session changed the node.
+    in_moves: BTreeSet<(usize, usize)>,
 }
 
 impl Judge {
@@ -121,6 +135,8 @@ impl Judge {
             has_crashed: false,
             split: None,
             was_split: false,
+            evicted: BTreeSet::new(),
+            in_moves: BTreeSet::new(),
         }
     }
 
@@ -145,6 +161,7 @@ impl Judge {
         bytes: usize,
     ) -> usize {
         let sent_at = self.tick();
+        let (node, stay) = self.subscribers[publisher].whereabouts.now();
         self.messages.push(Message {
             publisher,
             topic,
@@ -157,6 +174,9 @@ impl Judge {
             is_doubtful: self.split.is_some_and(|split| split.concerns(topic)),
             is_resent: false,
             is_fresh: true,
+            node,
+            stay,
+            is_left_behind: false,
         });
         self.messages.len() - 1
     }
@@ -215,8 +235,14 @@ impl Judge {
         self.split.is_some()
     }
 
+    /// Whether the server has a session of a client that outlives its connection.
+    pub fn is_kept(&self, client: usize) -> bool {
+        self.subscribers[client].is_kept
+    }
+
     pub fn keep_session(&mut self, client: usize, is_kept: bool) {
-        self.subscribers[client].is_kept = is_kept;
+        let subscriber = &mut self.subscribers[client];
+        subscriber.is_kept = is_kept && !subscriber.whereabouts.is_unsure();
     }
 
     pub fn lose_connection(&mut self, client: usize) {
@@ -306,7 +332,10 @@ impl Judge {
         for (client, subscriber) in self.subscribers.iter().enumerate() {
             let Some(core) = subscriber.core.filter(|&core| core != home) else { continue };
             let is_owed = plain(subscriber, of).next().is_some();
-            if is_owed && world.lanes[home][core].arrived < read_in {
+            if is_owed
+                && subscriber.whereabouts.is_here_since(read_in)
+                && world.lanes[home][core].arrived < read_in
+            {
                 return Err(format!(
                     "message {message} was acknowledged before core {core} of client {client} had it"
                 ));
@@ -338,6 +367,11 @@ impl Judge {
         if !seen.dup && !of.is_resent && !is_shared {
             let last = self.last.insert(key, message);
             if let Some(last) = last.filter(|&last| last > message) {
+                self.last.insert(key, last);
+            }
+            if let Some(last) = last.filter(|&last| last > message)
+                && !self.may_be_late(client, message, last)
+            {
                 return Err(format!("client {client} received message {message} after {last}"));
             }
         }
@@ -356,6 +390,7 @@ impl Judge {
             Some(newer)
                 if self.messages[newer].publisher == of.publisher
                     && !of.is_resent
+                    && !of.is_left_behind
                     && !self.messages[newer].is_resent
                     // A crash may leave only the delivery of an unacknowledged message.
                     && (self.messages[newer].is_accepted || !self.has_crashed)
@@ -383,7 +418,8 @@ impl Judge {
             || of.is_resent
                 && self.has_crashed
                 && before.iter().all(|b| b.qos < 2 || b.session < seen.session)
-            || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link));
+            || seen.qos == 1 && (seen.dup || before.iter().any(|b| b.link != seen.link))
+            || self.may_be_doubled(client, message);
         match is_allowed {
             true => Ok(()),
             false => Err(format!("client {client} received message {message} twice")),
@@ -409,6 +445,7 @@ impl Judge {
                 self.judge_delivery(number)?;
             }
         }
+        self.settle_moves();
         for message in &mut self.messages {
             message.is_fresh = false;
         }
@@ -449,98 +486,6 @@ impl Judge {
         Ok(())
     }
 
-    /// One copy per group: at most one if no member left meanwhile, and at least one if a member
-    /// stayed.
-    fn judge_groups(&self, number: usize) -> Result<(), String> {
-        let of = &self.messages[number];
-        if of.is_resent && of.qos < 2 {
-            return Ok(());
-        }
-        let left = self.left_groups.iter().filter(|(filter, _)| matches(filter, of.topic));
-        let left_qos = left.map(|(_, &qos)| qos).min();
-        let held = || {
-            let held = self.subscribers.iter().flat_map(|s| &s.subscriptions);
-            held.filter(|h| h.filter.starts_with("$share/") && matches(h.filter, of.topic))
-        };
-        let groups: BTreeSet<&str> = held().map(|held| held.filter).collect();
-        let asked = self.subscribers.iter().flat_map(|s| &s.asked);
-        let asked = asked.filter(|(f, _)| f.starts_with("$share/") && matches(f, of.topic));
-        let lowest_qos = asked.clone().map(|(_, &qos)| qos).chain(left_qos).min();
-        let perhaps: BTreeSet<&str> =
-            groups.iter().copied().chain(asked.clone().map(|(&filter, _)| filter)).collect();
-        // Groups whose members all are sure to have subscribed before, and lose no messages; a
-        // member that has not received its SUBACK may be one of them.
-        let is_sure = |group: &&&str| {
-            held().filter(|h| h.filter == **group).all(|h| h.qos > 0 && h.since < of.sent_at)
-                && asked.clone().all(|(filter, &qos)| *filter != **group || qos > 0)
-        };
-        let sure = groups.iter().filter(is_sure).count();
-        let copies: usize = (0..self.subscribers.len())
-            .filter_map(|client| self.received.get(&(number, client)))
-            .map(Vec::len)
-            .sum();
-        // A core that does not know a new member yet queues the message for a disconnected member
-        // it knows.
-        let somebody_is_away = |group: &str| {
-            self.subscribers.iter().any(|s| s.connected_at.is_none() && s.asked.contains_key(group))
-        };
-        let has_stayed = |s: &Subscriber, group: &str| {
-            let until = if somebody_is_away(group) { self.settled_at } else { of.sent_at };
-            s.connected_at.is_some_and(|since| since < until)
-                && s.subscriptions.iter().any(|h| h.filter == group && h.since < until)
-        };
-        let served = groups.iter().filter(|&group| {
-            !self.unsubscribed_groups.contains(group)
-                && self.subscribers.iter().any(|s| has_stayed(s, group))
-        });
-        if of.qos == 1 && lowest_qos > Some(0) && copies < served.clone().count() {
-            let served: Vec<_> = served.collect();
-            return Err(format!(
-                "message {number} was delivered {copies} times to {served:?}, which stayed"
-            ));
-        }
-        // A disconnected member resumed its session: messages that were queued had a recipient.
-        let have_come_back = |group: &&str| {
-            let is_member = |s: &&Subscriber| s.asked.contains_key(*group);
-            !self.ended_groups.contains(*group)
-                && self.subscribers.iter().filter(is_member).all(|s| {
-                    s.connected_at.is_some()
-                        && s.subscriptions
-                            .iter()
-                            .any(|h| h.filter == *group && h.since < of.sent_at)
-                })
-        };
-        let owed = groups.iter().filter(|group| have_come_back(group)).count();
-        if lowest_qos > Some(0) && of.qos > 0 && copies < owed {
-            return Err(format!(
-                "message {number} was delivered {copies} times to {groups:?}, which reconnected"
-            ));
-        }
-        let is_once = of.qos == 2 && lowest_qos == Some(2);
-        let has_ended = self.ended_groups.iter().any(|filter| matches(filter, of.topic));
-        if is_once && !has_ended && copies > perhaps.len() {
-            return Err(format!(
-                "message {number} was delivered {copies} times to {perhaps:?} at QoS 2"
-            ));
-        }
-        if left_qos.is_some() {
-            return Ok(());
-        }
-        // A client that disconnected before SUBACK may be a member nevertheless.
-        let is_member_away = self.subscribers.iter().any(|s| {
-            s.connected_at.is_none() && s.asked.keys().any(|filter| groups.contains(filter))
-        });
-        if copies > perhaps.len() {
-            return Err(format!("message {number} was delivered {copies} times to {groups:?}"));
-        }
-        if of.qos > 0 && copies < sure && !is_member_away {
-            return Err(format!(
-                "message {number} was delivered {copies} times to {groups:?}, all connected"
-            ));
-        }
-        Ok(())
-    }
-
     /// Whether nodes may have different retained messages of a topic. Of what a node that was killed or evicted has
     /// published without an acknowledgement, each of the others keeps what has reached it.
     pub fn may_differ(&self, topic: &str) -> bool {
@@ -559,7 +504,10 @@ impl Judge {
         let is_later = |number: usize| last_number.is_none_or(|last| number > last);
         let candidates: Vec<(usize, &Message)> = of_topic()
             .filter(|(n, m)| {
-                Some(*n) == last_number || m.is_resent || is_later(*n) && is_in_doubt(m)
+                Some(*n) == last_number
+                    || m.is_resent
+                    || m.is_left_behind
+                    || is_later(*n) && is_in_doubt(m)
             })
             .collect();
         match number {

@@ -21,6 +21,10 @@ impl Nodes {
         0
     }
 
+    pub fn node_of(&self, _core: usize) -> usize {
+        0
+    }
+
     pub fn start(&mut self) -> Option<Vec<Place>> {
         None
     }
@@ -33,7 +37,12 @@ impl Nodes {
         0..all
     }
 
-    pub fn cores_for(&self, _client: usize, all: usize) -> Option<Range<usize>> {
+    pub fn cores_for(
+        &self,
+        _client: usize,
+        all: usize,
+        _random: &mut Random,
+    ) -> Option<Range<usize>> {
         Some(0..all)
     }
 

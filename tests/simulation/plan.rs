@@ -160,6 +160,8 @@ pub struct Plan {
     pub cores: u16,
     /// Number of nodes; 0 for a single process without a gateway.
     pub nodes: u16,
+    /// Clients connect to any node, and not always to the same one.
+    pub roams: bool,
     pub lane_capacity: usize,
     /// Small outboxes, so that consumers are often congested; QoS 0 messages may then be dropped.
     pub has_small_outboxes: bool,
@@ -227,6 +229,7 @@ impl Plan {
         let plan = Self {
             cores,
             nodes: 0,
+            roams: false,
             lane_capacity,
             has_small_outboxes,
             versions,
@@ -244,8 +247,11 @@ impl Plan {
 
     /// The broker, in words.
     pub fn setup(&self) -> String {
-        let nodes =
-            if self.nodes > 0 { format!("{} nodes of ", self.nodes) } else { String::new() };
+        let nodes = match (self.nodes, self.roams) {
+            (0, _) => String::new(),
+            (nodes, false) => format!("{nodes} nodes of "),
+            (nodes, true) => format!("clients that roam, {nodes} nodes of "),
+        };
         format!("{nodes}{} cores, lanes of {}", self.cores, self.lane_capacity)
     }
 }

@@ -47,7 +47,8 @@ impl Run {
         let version = |is_v5| if is_v5 { Version::V5 } else { Version::V311 };
         let clients = (0..CLIENTS)
             .map(|n| {
-                Client::new(n, format!("client {n}"), version(plan.versions[n]), plan.identifiers)
+                let version = version(plan.versions[n]);
+                Client::new(n, format!("client {n}"), version, plan.identifiers, plan.roams)
             })
             .collect();
         let judge = Judge::new(plan.has_small_outboxes);
@@ -107,18 +108,15 @@ impl Run {
                 world.nodes.step(step, random);
                 match step {
                     NodeStep::Kill { node } => {
-                        let nodes = world.nodes.count();
-                        let its = |client: &&mut Client| client.number % nodes == node;
-                        for client in clients.iter_mut().filter(its) {
-                            client.cut(world, judge);
-                            client.drop_abandoned(world);
-                            judge.end_session(client.number);
-                            judge.doubt_fresh(client.number);
-                        }
+                        clients.iter_mut().for_each(|of| of.lose_node(world, judge, node));
+                        judge.doubt_those_at(node);
                         judge.note_split(Split::Groups);
                         world.kill(node);
                     }
-                    NodeStep::Evict { .. } => judge.note_split(Split::All),
+                    NodeStep::Evict { node } => {
+                        judge.note_evicted(node);
+                        clients.iter_mut().for_each(|of| of.note_evicted(judge, node));
+                    }
                     _ => {}
                 }
             }
@@ -165,11 +163,15 @@ impl Run {
         for link in &mut self.world.links {
             link.is_blocked = false;
         }
-        for client in &mut self.clients {
-            client.is_lazy = false;
-            client.drop_abandoned(&mut self.world);
-        }
+        self.clients.iter_mut().for_each(|client| client.is_lazy = false);
         self.bridge.calm(&mut self.world);
+        if self.clients.iter().any(Client::has_abandoned) {
+            self.rest(random)?;
+            for client in &mut self.clients {
+                client.check_alone(&self.world, &self.judge)?;
+                client.drop_abandoned(&mut self.world);
+            }
+        }
         self.rest(random)?;
         for client in &self.clients {
             if let Some(what) = client.unsettled() {
@@ -177,8 +179,10 @@ impl Run {
             }
         }
         self.listings.check_ended()?;
-        self.judge.settle(self.world.now.0)?;
-        self.bridge.settle(&self.judge)
+        let Self { world, clients, judge, bridge, .. } = self;
+        judge.settle(world.now.0)?;
+        clients.iter_mut().for_each(|client| client.start_over(world, judge));
+        bridge.settle(judge)
     }
 
     fn rest(&mut self, random: &mut Random) -> Result<(), String> {

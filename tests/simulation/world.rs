@@ -278,7 +278,7 @@ impl World {
 
     /// The core that a client connects to, if its node accepts clients.
     pub fn core_for(&self, client: usize, random: &mut Random) -> Option<usize> {
-        let cores = self.nodes.cores_for(client, self.cores.len())?;
+        let cores = self.nodes.cores_for(client, self.cores.len(), random)?;
         Some(cores.start + random.below(cores.len()))
     }
 

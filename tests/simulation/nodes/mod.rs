@@ -26,6 +26,8 @@ pub struct Nodes {
     carrier: Carrier,
     /// Number of cores of each node.
     cores: usize,
+    /// Clients connect to any node.
+    roams: bool,
     /// By node, the incarnation that is a member; none if it was evicted.
     view: Vec<Option<u64>>,
     /// The highest incarnation so far.
@@ -41,6 +43,7 @@ impl Nodes {
             processes: Vec::new(),
             carrier: Carrier::new(nodes),
             cores,
+            roams: plan.roams,
             view: vec![None; nodes],
             incarnations: 0,
             lane_capacity: plan.lane_capacity,
@@ -72,9 +75,9 @@ impl Nodes {
         places
     }
 
-    /// The node of a core.
+    /// The node of a core; 0 for a single process.
     pub fn node_of(&self, core: usize) -> usize {
-        core / self.cores
+        if self.count() == 0 { 0 } else { core / self.cores }
     }
 
     /// The cores of the process that has `core`; `all` is the number of all cores.
@@ -90,11 +93,16 @@ impl Nodes {
     }
 
     /// The cores that a client may connect to; `all` is the number of all cores. None while its node is not ready.
-    pub fn cores_for(&self, client: usize, all: usize) -> Option<Range<usize>> {
+    pub fn cores_for(
+        &self,
+        client: usize,
+        all: usize,
+        random: &mut Random,
+    ) -> Option<Range<usize>> {
         match self.count() {
             0 => Some(0..all),
             count => {
-                let node = client % count;
+                let node = if self.roams { random.below(count) } else { client % count };
                 self.processes[node].is_ready().then(|| self.group_of(node))
             }
         }

@@ -1,10 +1,12 @@
 //! The steps of a run with several nodes.
 
-use super::{NodeStep, Plan, Step};
+use super::{CLIENTS, NodeStep, Plan, Step};
 use crate::random::Random;
 
 /// Runs with several nodes, in percent.
 const WITH_NODES: usize = 50;
+/// Runs in which clients change the node, in percent of those.
+const ROAMING: usize = 60;
 
 impl Plan {
     /// Some plans become those of several nodes with few cores. Their stores are on no disk: a node that is killed has
@@ -15,13 +17,14 @@ impl Plan {
         }
         let (nodes, cores) = (2 + random.below(2), 1 + random.below(2) as u16);
         let (kills, evicts) = (random.percent(30), random.percent(20));
+        let roams = random.percent(ROAMING);
         let mut steps = Vec::new();
         for (_, step) in self.steps {
             match step {
                 Step::Crash { .. } | Step::Checkpoint | Step::List | Step::Bridge(_) => continue,
-                // Nobody publishes the Wills of a node that was killed.
+                // Nobody publishes the Wills of a node that was killed; those of two connections at two nodes have no order.
                 Step::Connect { client, clean, expiry_s, pipelined, has_will } => {
-                    let has_will = has_will && !kills;
+                    let has_will = has_will && !kills && !roams;
                     steps.push(Step::Connect { client, clean, expiry_s, pipelined, has_will });
                 }
                 Step::Turns(turns) => steps.push(Step::Turns(turns * 3)),
@@ -29,6 +32,9 @@ impl Plan {
             }
             if random.percent(20) {
                 steps.push(Step::Nodes(node_step(random, nodes)));
+            }
+            if roams && random.percent(20) {
+                steps.push(come_back(random));
             }
             if (kills || evicts) && random.percent(3) {
                 steps.push(Step::Settle);
@@ -42,8 +48,14 @@ impl Plan {
         }
         let steps = (1..).zip(steps).collect();
         let (is_durable, has_bridge) = (false, false);
-        Self { nodes: nodes as u16, cores, is_durable, has_bridge, steps, ..self }
+        Self { nodes: nodes as u16, roams, cores, is_durable, has_bridge, steps, ..self }
     }
+}
+
+/// A client with a kept session connects to some node, whether it is connected or not.
+fn come_back(random: &mut Random) -> Step {
+    let client = random.below(CLIENTS);
+    Step::Connect { client, clean: false, expiry_s: 3_600, pipelined: None, has_will: false }
 }
 
 fn node_step(random: &mut Random, nodes: usize) -> NodeStep {

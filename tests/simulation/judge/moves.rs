@@ -1,0 +1,123 @@
+//! Clients that change the node: where they are, and what may happen meanwhile.
+
+use super::{Judge, Split};
+
+/// A message that is on its way while the session of a subscriber changes the node may come twice.
+const TOLERATES_DOUBLES_IN_MOVES: bool = true;
+
+/// Where a client is.
+#[derive(Default)]
+pub(super) struct Whereabouts {
+    /// The node that it connected to last.
+    node: Option<usize>,
+    /// How often it has changed the node.
+    stay: usize,
+    /// The turn by which its present node had its session.
+    since: u64,
+    /// It has changed the node since everything settled.
+    has_moved: bool,
+    /// Two nodes may have a session of it until everything settles, as one of them was evicted.
+    is_unsure: bool,
+}
+
+impl Whereabouts {
+    /// The node, and how often it has changed.
+    pub fn now(&self) -> (usize, usize) {
+        (self.node.unwrap_or(0), self.stay)
+    }
+
+    /// Whether the client was at its present node in this turn.
+    pub fn is_here_since(&self, turn: u64) -> bool {
+        self.since < turn
+    }
+
+    pub fn is_unsure(&self) -> bool {
+        self.is_unsure
+    }
+}
+
+impl Judge {
+    /// A client connects to a node. What it has sent at another one, without an acknowledgement, may come after what it
+    /// sends from now on.
+    pub fn go_to(&mut self, client: usize, node: usize) {
+        if self.evicted.contains(&node) {
+            self.note_unsure(client);
+        }
+        let subscriber = &mut self.subscribers[client];
+        let of = &mut subscriber.whereabouts;
+        if of.node.replace(node).is_none_or(|before| before == node) {
+            return;
+        }
+        of.stay += 1;
+        of.has_moved = true;
+        subscriber.core = None;
+        for message in self.messages.iter_mut().filter(|of| of.is_fresh && of.publisher == client) {
+            message.is_left_behind |= !message.is_accepted;
+        }
+    }
+
+    /// CONNACK was received: the node has the session.
+    pub fn arrive(&mut self, client: usize, turn: u64) {
+        self.subscribers[client].whereabouts.since = turn;
+    }
+
+    /// A node was killed: what it alone had of a client's messages is lost.
+    pub fn doubt_those_at(&mut self, node: usize) {
+        let its = self.messages.iter_mut().filter(|of| of.is_fresh && of.node == node);
+        for message in its.filter(|of| of.qos == 0 || of.qos == 2 && of.is_left_behind) {
+            message.is_doubtful = true;
+        }
+    }
+
+    /// A node was evicted.
+    pub fn note_evicted(&mut self, node: usize) {
+        self.note_split(Split::All);
+        self.evicted.insert(node);
+    }
+
+    /// Two nodes may have a session of a client.
+    pub fn note_unsure(&mut self, client: usize) {
+        self.end_session(client);
+        self.subscribers[client].whereabouts.is_unsure = true;
+    }
+
+    /// Whether two nodes may have a session of a client.
+    pub fn is_unsure(&self, client: usize) -> bool {
+        self.subscribers[client].whereabouts.is_unsure
+    }
+
+    /// Whether a client may receive a message after a later one.
+    pub(super) fn may_be_late(&self, client: usize, message: usize, last: usize) -> bool {
+        let of = &self.messages[message];
+        let is_overtaken = of.is_left_behind && of.stay < self.messages[last].stay;
+        let is_again = self.received.contains_key(&(message, client));
+        is_overtaken || is_again && self.may_be_doubled(client, message)
+    }
+
+    /// Whether a client may receive a message twice.
+    pub(super) fn may_be_doubled(&self, client: usize, message: usize) -> bool {
+        let (of, at) = (&self.messages[message], &self.subscribers[client].whereabouts);
+        let in_move = of.is_fresh && at.has_moved || self.in_moves.contains(&(message, client));
+        TOLERATES_DOUBLES_IN_MOVES && in_move
+            || at.is_unsure
+            || self.was_split && of.is_doubtful && of.is_resent
+    }
+
+    /// Everything has settled.
+    pub(super) fn settle_moves(&mut self) {
+        self.evicted.clear();
+        for (client, subscriber) in self.subscribers.iter_mut().enumerate() {
+            let of = &mut subscriber.whereabouts;
+            if std::mem::take(&mut of.has_moved) && TOLERATES_DOUBLES_IN_MOVES {
+                let fresh = self.messages.iter().enumerate().filter(|(_, of)| of.is_fresh);
+                self.in_moves.extend(fresh.map(|(message, _)| (message, client)));
+            }
+        }
+    }
+
+    /// A client whose session two nodes may have had begins with a new one.
+    pub fn start_over(&mut self, client: usize) {
+        self.end_session(client);
+        self.subscribers[client].whereabouts.is_unsure = false;
+    }
+}
