@@ -111,6 +111,8 @@ impl Engine {
     /// A CONNECT that waits here is too late: its client is at another node.
     fn abandon_waiting(&mut self, client: &str, refuses: bool) {
         let Some(waiting) = self.claims.waiting.remove(client) else { return };
+        // A node that hears of the later claim and of its end first would keep this one.
+        self.mesh.send_session_to_all(client, waiting.stamp, |_| SessionStep::Withdraw);
         if waiting.arrival.is_some()
             && let Some(session) = self.sessions.find(client)
         {

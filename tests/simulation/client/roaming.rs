@@ -52,9 +52,12 @@ impl Client {
 
     /// CONNACK was received.
     pub(super) fn arrive(&mut self, world: &World, judge: &mut Judge) {
-        self.roaming.homes.clear();
+        // The session may be claimed for the node of a CONNECT that was given up.
+        if !self.roaming.has_stray {
+            self.roaming.homes.clear();
+        }
         self.roaming.homes.extend(self.roaming.node);
-        judge.arrive(self.number, world.turn);
+        judge.arrive(self.number, world.turn, !self.roaming.has_stray);
     }
 
     /// The connection has ended before CONNACK. Unless the session is kept in any case, nobody knows whether CONNECT has

@@ -56,9 +56,11 @@ impl Judge {
         }
     }
 
-    /// CONNACK was received: the node has the session.
-    pub fn arrive(&mut self, client: usize, turn: u64) {
-        self.subscribers[client].whereabouts.since = turn;
+    /// CONNACK was received: the node has the session, and keeps it if nothing of the client is under way elsewhere.
+    pub fn arrive(&mut self, client: usize, turn: u64, is_sure: bool) {
+        let subscriber = &mut self.subscribers[client];
+        subscriber.whereabouts.since = turn;
+        subscriber.core = subscriber.core.filter(|_| is_sure);
     }
 
     /// A node was killed: what it alone had of a client's messages is lost.
