@@ -123,7 +123,6 @@ impl Client {
         }
         // The new connection takes over the old one, which the server may keep for a while.
         self.abandoned.extend(self.link);
-        self.note_abandoned();
         self.lose_link(world, judge);
         self.forget_half_closed(judge);
         let how = How { is_clean: how.is_clean || self.must_start_clean, ..how };
@@ -183,6 +182,7 @@ impl Client {
         self.unsubscribing.clear();
         judge.lose_connection(self.number);
         if was_connected && !self.is_persistent() {
+            self.roaming.is_loose = true;
             self.begin_anew(judge);
         }
     }

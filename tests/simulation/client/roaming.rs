@@ -19,9 +19,10 @@ pub(super) struct Roaming {
     /// Connections that the client has given up before CONNACK.
     given_up: Vec<usize>,
     /// One of these CONNECTs may still be under way between nodes.
-    has_stray: bool,
-    /// Replaced connections whose sessions were not kept.
-    loose: Vec<usize>,
+    pub(super) has_stray: bool,
+    /// A connection whose session was not kept has ended since everything settled: its claim may be under way, as its node
+    /// asked nobody.
+    pub(super) is_loose: bool,
 }
 
 impl Roaming {
@@ -86,13 +87,6 @@ impl Client {
         self.roaming.is_on && is_busy
     }
 
-    /// The connection is replaced by one that is about to begin.
-    pub(super) fn note_abandoned(&mut self) {
-        if !self.is_persistent() {
-            self.roaming.loose.extend(self.link);
-        }
-    }
-
     /// The node of a kept session sends CONNACK once the connections before have ended: no two acknowledge. If the session
     /// was not kept, its nodes may not have heard of each other.
     pub(super) fn check_replaced(
@@ -100,12 +94,11 @@ impl Client {
         world: &World,
         judge: &mut Judge,
     ) -> Result<(), String> {
+        if self.roaming.is_on && self.roaming.is_loose && self.is_persistent() {
+            judge.note_unsure(self.number);
+        }
         let is_open = |link: &&usize| world.links[**link].at != At::Closed;
         match self.abandoned.iter().find(is_open) {
-            Some(link) if self.roaming.loose.contains(link) => {
-                judge.note_unsure(self.number);
-                Ok(())
-            }
             Some(_)
                 if self.is_persistent() && !judge.is_split() && !judge.is_unsure(self.number) =>
             {
@@ -164,7 +157,7 @@ impl Client {
 
     /// Everything has settled: a client of whose sessions one was left begins with a new one.
     pub fn start_over(&mut self, world: &mut World, judge: &mut Judge) {
-        self.roaming.has_stray = false;
+        (self.roaming.has_stray, self.roaming.is_loose) = (false, false);
         if judge.is_unsure(self.number) {
             self.cut(world, judge);
             judge.start_over(self.number);
