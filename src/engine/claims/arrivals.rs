@@ -50,6 +50,9 @@ impl Engine {
         claimed: Option<u64>,
     ) {
         let waiting = self.claims.waiting.get(client);
+        if claimed.is_none() && waiting.is_some_and(|waiting| waiting.stamp < stamp) {
+            return self.abandon_waiting(client, false);
+        }
         let Some(waiting) = waiting.filter(|waiting| waiting.stamp == stamp) else {
             // A later claim came in between. The node hears of it too, and gives the session there.
             return;

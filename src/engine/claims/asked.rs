@@ -82,15 +82,19 @@ impl Engine {
 
     fn take_claim(&mut self, from: CoreId, asked: &Asked<'_>, refuses: bool) {
         let &Asked { client, fingerprint, claim, asks, .. } = asked;
-        if self.latest_claim(asked).is_some_and(|latest| latest > claim) {
-            // The claimer hears of the later claim from the node that has made it.
+        if let Some(latest) = self.latest_claim(asked).filter(|&latest| latest > claim) {
+            // The claimer may hear of the later claim from the node that has made it after all answers.
             if asks {
-                self.answer_claim(from, client, claim.0, None);
+                self.answer_claim(from, client, latest.0.max(claim.0 + 1), None);
             }
             return;
         }
         self.durability.cancel_left_will(client);
         let claimed = self.claimed(client, fingerprint);
+        if let Some(stamp) = self.claims.directory.own_stamp(fingerprint) {
+            // A node that has heard of the later claim and of its end would keep this one.
+            self.mesh.send_session_to_all(client, stamp, |_| SessionStep::Withdraw);
+        }
         self.claims.directory.set_claim(fingerprint, claim);
         self.settle_claims();
         self.abandon_waiting(client, refuses);
@@ -109,7 +113,7 @@ impl Engine {
     }
 
     /// A CONNECT that waits here is too late: its client is at another node.
-    fn abandon_waiting(&mut self, client: &str, refuses: bool) {
+    pub(super) fn abandon_waiting(&mut self, client: &str, refuses: bool) {
         let Some(waiting) = self.claims.waiting.remove(client) else { return };
         // A node that hears of the later claim and of its end first would keep this one.
         self.mesh.send_session_to_all(client, waiting.stamp, |_| SessionStep::Withdraw);
@@ -162,7 +166,8 @@ impl Engine {
         own.or_else(|| self.claims.moves.get(client).map(Move::claimed)).unwrap_or(0)
     }
 
-    /// Answers a claim: if the session follows, with the stamp under which it was claimed here.
+    /// Answers a claim: if the session follows, with the stamp under which it was claimed here. `stamp` is that of the claim,
+    /// or of a later one.
     pub(super) fn answer_claim(
         &mut self,
         to: CoreId,

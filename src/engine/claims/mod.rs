@@ -302,10 +302,9 @@ impl Engine {
             match is_member {
                 true => {
                     let Some(mut waiting) = self.claims.waiting.remove(&client) else { continue };
-                    if waiting.left > 0 {
-                        waiting.left |= bit;
-                        self.ask_for_session(Some(node), &client, &waiting);
-                    }
+                    // Also if all others have answered: the node has to know the claim before CONNACK.
+                    waiting.left |= bit;
+                    self.ask_for_session(Some(node), &client, &waiting);
                     self.claims.waiting.insert(client, waiting);
                 }
                 false => self.end_wait(node, &client),
