@@ -5,7 +5,8 @@
 //! each claim with a stamp, and of several the latest counts ([`directory`]).
 //!
 //! * A client comes back to the node that has its session: nobody is asked.
-//! * No node has one, and the session will end with the connection: the other nodes are told, and CONNACK goes out at once.
+//! * No node has one, and the client wants none but until the end of the connection (Clean Start): the other nodes are told,
+//!   and CONNACK goes out at once.
 //! * Otherwise all other nodes are asked, and CONNACK waits for their answers. Two that ask at once see the claim of each
 //!   other before the answer that follows it in the same lane, and the later one wins.
 //!
@@ -186,7 +187,10 @@ impl Engine {
         let elsewhere = self.claims.directory.elsewhere(fingerprint);
         let members = self.mesh.member_bits();
         let is_own = elsewhere.is_none() && self.sessions.find(client).is_some();
-        let is_free = elsewhere.is_none() && !keeps_session(connect, &self.config.limits);
+        // A node that has just joined may not know of a session that the client wants.
+        let is_free = elsewhere.is_none()
+            && connect.clean_start
+            && !keeps_session(connect, &self.config.limits);
         if is_own || is_free || members == 0 {
             return true;
         }
