@@ -68,7 +68,7 @@ pub enum SessionStep<'a> {
     },
     /// Other nodes know the filters of the session that moves to the sender.
     Ask {
-        /// The sender wants the state; otherwise it has the session from elsewhere, and this one ends.
+        /// The sender wants the state; otherwise it has it all, or has the session from elsewhere, and this one ends.
         wants: bool,
         /// These nodes, a bit for each.
         nodes: u64,

@@ -231,6 +231,8 @@ impl Engine {
                     (waiting.arrival, waiting.has_session) = (None, true);
                 }
                 self.install(session, outbound, inbound, &part);
+                let taken = SessionStep::Ask { wants: false, nodes: 0 };
+                self.mesh.send_session(from, client, stamp, |_| taken);
                 self.note_answer(from, client);
             }
             (false, Some(arrival)) => (arrival.outbound, arrival.inbound) = (outbound, inbound),

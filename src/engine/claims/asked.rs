@@ -51,6 +51,7 @@ impl Engine {
             SessionStep::Withdraw => {
                 self.claims.directory.remove(fingerprint, claim);
                 self.settle_claims();
+                self.note_withdrawn(from, client, stamp);
             }
             SessionStep::Answer { has_session, claimed } => {
                 self.take_answer(from, client, stamp, has_session.then_some(claimed));

@@ -22,7 +22,7 @@
 //! marks ◄─── of each core of all nodes ───► marks
 //!       ◄──────────────────── state, a part at a time: QoS 2 exchanges, what is in flight, the queue
 //! stores it, sends CONNACK
-//! receipt ──────────────────► ends its copy
+//! taken, receipt ───────────► ends its copy
 //! ```
 //!
 //! From the time when a publisher's node knows the new filters until the old node has withdrawn its own, both get a message.

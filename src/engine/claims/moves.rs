@@ -21,6 +21,8 @@ pub(super) struct Move {
     stage: Stage,
     /// The stamp under which this node had claimed the session.
     claimed: u64,
+    /// The new node has it all: it is stored there when the receipt comes.
+    is_taken: bool,
     /// Shared subscriptions that the session has left for the move.
     left_groups: Vec<(Box<str>, Subscription)>,
     /// The marks of all cores, once they have been asked for.
@@ -78,6 +80,7 @@ impl Engine {
             stamp,
             stage: Stage::LinedUp,
             claimed,
+            is_taken: false,
             left_groups: Vec::new(),
             marks: None,
             counts_elsewhere: Vec::new(),
@@ -99,6 +102,22 @@ impl Engine {
         self.continue_departures();
     }
 
+    /// A node has given up its claim: a session on its way there stays, under the claim that it had.
+    pub(super) fn note_withdrawn(&mut self, from: CoreId, client: &str, stamp: u64) {
+        let of = self.claims.moves.get(client).filter(|of| of.to == from && of.stamp <= stamp);
+        let Some(claimed) = of.map(Move::claimed) else { return };
+        if of.is_some_and(|of| of.is_taken) {
+            return self.end_move(client);
+        }
+        self.cancel_move(client);
+        let fingerprint = self.fingerprint(client);
+        if claimed > 0 && self.claims.directory.elsewhere(fingerprint).is_none() {
+            self.claims.directory.set_own_claim(fingerprint, claimed);
+            self.settle_claims();
+        }
+        self.continue_departures();
+    }
+
     /// The session of a client stays here after all.
     pub(super) fn cancel_move(&mut self, client: &str) {
         let Some(of) = self.claims.moves.remove(client) else { return };
@@ -109,13 +128,18 @@ impl Engine {
         }
     }
 
-    /// The new node has announced the filters, and these other nodes know them; or it does not want the session.
+    /// The new node has announced the filters, and these other nodes know them; or it does not want the session, or no more of
+    /// it.
     pub(super) fn take_ask(&mut self, from: CoreId, client: &str, stamp: u64, nodes: Option<u64>) {
         let is_it = |of: &&mut Move| of.to == from && of.stamp == stamp;
-        if self.claims.moves.get_mut(client).filter(is_it).is_none() {
-            return;
-        }
-        let Some(nodes) = nodes else { return self.end_move(client) };
+        let Some(of) = self.claims.moves.get_mut(client).filter(is_it) else { return };
+        let Some(nodes) = nodes else {
+            of.is_taken = true;
+            return match of.stage {
+                Stage::State { .. } => self.continue_departures(),
+                _ => self.end_move(client),
+            };
+        };
         let marks = self.ask_for_marks(from, client, stamp, nodes);
         if let Some(of) = self.claims.moves.get_mut(client) {
             (of.stage, of.marks) = (Stage::Flushing { fan_outs: None }, Some(marks));
@@ -230,7 +254,7 @@ impl Engine {
                     let to = (of.to, of.stamp);
                     *barrier = self.send_state(session, to, cursor, &of.counts_elsewhere);
                 }
-                is_receipted && cursor.is_done && self.mesh.is_receipted(of.to, *barrier)
+                of.is_taken && cursor.is_done && self.mesh.is_receipted(of.to, *barrier)
             }
         };
         self.put_back(client, of);

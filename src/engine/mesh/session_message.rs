@@ -33,7 +33,7 @@ pub(crate) enum SessionStep {
     /// The owner and the subscriptions of the session, or a part of them.
     Filters { is_last: bool, records: Box<[u8]> },
     /// These nodes, a bit for each, know the filters of the session that moves to the sender, which wants the rest; or, with
-    /// false, has the session from elsewhere.
+    /// false, has it all, or has the session from elsewhere.
     Ask { wants: bool, nodes: u64 },
     /// The messages and QoS 2 exchanges of the session, or a part of them.
     State { is_last: bool, records: Box<[u8]> },
