@@ -66,6 +66,7 @@ impl Engine {
             return self.continue_arrivals();
         }
         if let Some(other) = other.map(Arrival::from) {
+            self.claims.announcing.retain(|of| **of != *client);
             self.refuse_session(other, client, stamp);
         }
         if let Some(session) = self.sessions.find(client) {
