@@ -154,7 +154,12 @@ impl<'de> Deserialize<'de> for ClusterEngine {
             fn visit_str<E: de::Error>(self, text: &str) -> Result<ClusterEngine, E> {
                 match text {
                     "spawn" => Ok(ClusterEngine::Spawn),
-                    url if url.contains("://") => Ok(ClusterEngine::Servers(vec![url.to_owned()])),
+                    // One server, or several with commas, as an environment variable has them. A list in brackets
+                    // is no text.
+                    urls if urls.contains("://") && !urls.starts_with('[') => {
+                        let urls = urls.split(',').map(str::trim).filter(|url| !url.is_empty());
+                        Ok(ClusterEngine::Servers(urls.map(str::to_owned).collect()))
+                    }
                     _ => Err(E::custom(format!("{text:?} is not \"spawn\" or a list of servers"))),
                 }
             }
@@ -378,6 +383,7 @@ mod tests {
             "name = \"c\"",
             "name = \"c\"\nnode = 63\nadvertise = \"[::1]:1883\"",
             "name = \"c\"\nengine = \"nats://h:4222\"",
+            "name = \"c\"\nengine = \"nats://h:4222, tls://i:4222\"",
             "name = \"c\"\nengine = [\"tls://h:4222\", \"nats://10.0.0.1:4222\"]\nuser = \"u\"\npassword = \"p\"",
             "name = \"c\"\nroutes = [\"h:6222\"]\nroutes_secret_file = \"/s\"",
         ] {

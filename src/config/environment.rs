@@ -146,6 +146,7 @@ fn interpret(key: &str, default: &Value, text: &str) -> Result<Value, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClusterEngine;
 
     fn read(variables: &[(&str, &str)]) -> Environment {
         Environment::read(variables.iter().map(|&(name, value)| (name.into(), value.into())))
@@ -191,6 +192,22 @@ mod tests {
         let values: Vec<String> =
             environment.set.iter().map(|(_, value, _)| value.to_string()).collect();
         assert_eq!(values, ["[\"0.0.0.0:1883\", \"[::]:1883\"]", "true", "\"0,2\"", "[]"]);
+    }
+
+    #[test]
+    fn the_servers_of_a_cluster_are_a_list_with_commas_or_as_in_toml() {
+        let both = "[\"nats://a:4222\", \"nats://b:4222\"]";
+        for text in ["nats://a:4222,nats://b:4222", "nats://a:4222, nats://b:4222", both] {
+            let environment = read(&[("RINGMQ_CLUSTER__ENGINE", text)]);
+            assert!(environment.errors.is_empty(), "{text}: {:?}", environment.errors);
+            let mut table = Table::new();
+            for (key, value, _) in environment.set {
+                keys::insert(&mut table, &key, value);
+            }
+            let settings = deserializer::from_table::<Settings>(&table).expect("settings");
+            let servers = ["nats://a:4222", "nats://b:4222"].map(str::to_owned).to_vec();
+            assert_eq!(settings.cluster.engine, ClusterEngine::Servers(servers), "{text}");
+        }
     }
 
     #[test]
