@@ -11,6 +11,7 @@ mod members;
 mod node;
 #[path = "../support/shell.rs"]
 mod shell;
+mod shipped;
 mod spawned;
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
