@@ -14,9 +14,9 @@ const SETUPS: [&str; 3] =
     ["mode = \"auto\"\ncores = 2", "mode = \"poll\"\ncores = 1", "mode = \"auto\"\ncores = 3"];
 
 /// Three brokers on three engine servers, which all know each other.
-struct Nodes {
-    brokers: Vec<Broker>,
-    engine: Engine,
+pub struct Nodes {
+    pub brokers: Vec<Broker>,
+    pub engine: Engine,
 }
 
 impl Nodes {
@@ -27,16 +27,27 @@ impl Nodes {
 
     /// With more tables in each configuration, by number.
     fn start_with(name: &str, more: impl Fn(usize) -> String) -> Option<Self> {
+        let memory = |_: &Engine, number| format!("[storage]\ndata = \"none\"\n{}", more(number));
+        Self::start_each(name, memory)
+    }
+
+    /// With a store each, in the folder of the engine.
+    pub fn start_stored(name: &str) -> Option<Self> {
+        Self::start_each(name, |engine, number| {
+            let folder = engine.folder.path(&format!("store{number}"));
+            format!("[storage]\ndata = {folder:?}\n")
+        })
+    }
+
+    fn start_each(name: &str, more: impl Fn(&Engine, usize) -> String) -> Option<Self> {
         let engine = Engine::start(name)?;
         let brokers = SETUPS.iter().enumerate();
         let brokers: Vec<Broker> = brokers
             .map(|(number, setup)| {
                 let name = format!("node{number}");
                 let section = engine.settings(&name);
-                Broker::with_config(&format!(
-                    "{setup}\n[storage]\ndata = \"none\"\n{}\n[cluster]\n{section}",
-                    more(number)
-                ))
+                let more = more(&engine, number);
+                Broker::with_config(&format!("{setup}\n{more}\n[cluster]\n{section}"))
             })
             .collect();
         for broker in &brokers {

@@ -78,6 +78,15 @@ impl Engine {
         }
     }
 
+    /// Sends a server a signal, if it runs.
+    pub fn signal(&self, number: usize, signal: &str) {
+        if let Some(server) = &self.servers[number] {
+            let id = server.id().to_string();
+            let sent = Command::new("kill").args([signal, &id]).status().expect("kill runs");
+            assert!(sent.success(), "{signal}");
+        }
+    }
+
     /// The section of the configuration for a node.
     pub fn settings(&self, node: &str) -> String {
         let servers = self.ports.map(|port| format!("\"nats://127.0.0.1:{port}\""));

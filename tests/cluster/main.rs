@@ -7,6 +7,7 @@ mod documented;
 mod engine;
 #[path = "../support/folder.rs"]
 mod folder;
+mod load;
 mod members;
 mod node;
 #[path = "../support/shell.rs"]
@@ -16,6 +17,8 @@ mod spawned;
 #[allow(dead_code, unused_imports, unused_macros)] // shared with tests that use the rest
 #[path = "../conformance/support/mod.rs"]
 mod support;
+#[path = "../support/uninterrupted.rs"]
+mod uninterrupted;
 #[path = "../bridge/witness.rs"]
 #[allow(dead_code, reason = "shared with tests that use the rest")]
 mod witness;

@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -12,12 +12,22 @@ use std::time::{Duration, Instant};
 pub struct Broker {
     address: SocketAddr,
     process: Option<Process>,
+    second: Option<Second>,
+}
+
+/// Another node of the cluster of the first one.
+struct Second {
+    node: Box<Broker>,
+    /// Connections so far: they go to the two in turn.
+    connections: AtomicUsize,
 }
 
 struct Process {
     child: Child,
     log: Arc<Mutex<String>>,
     configuration: Option<PathBuf>,
+    /// What follows the text of the test in the configuration.
+    section: String,
     data: Option<PathBuf>,
 }
 
@@ -37,6 +47,10 @@ const FLAGS: &str = "RINGMQ_TEST_FLAGS";
 /// in memory.
 const DATA: &str = "RINGMQ_TEST_DATA";
 
+/// Address of a nats-server. Each broker of this project is then two nodes of a cluster of their own, to which connections
+/// go in turn; `tests/cluster/run` sets it.
+const ENGINE: &str = "RINGMQ_TEST_ENGINE";
+
 impl Broker {
     /// Starts a broker with the default configuration.
     pub fn start() -> Self {
@@ -44,6 +58,7 @@ impl Broker {
             Ok(other) if other.contains(':') => Self {
                 address: other.to_socket_addrs().expect("HOST:PORT").next().expect("an address"),
                 process: None,
+                second: None,
             },
             Ok(command) => Self::other(&command),
             Err(_) => Self::with_config(""),
@@ -59,9 +74,34 @@ impl Broker {
     pub fn listening_at(listen: &str, text: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        match std::env::var(ENGINE) {
+            Ok(engine) if !text.contains("[cluster]") => {
+                Self::two_nodes(listen, text, number, &engine)
+            }
+            _ => Self::node(listen, text, number, String::new()),
+        }
+    }
+
+    /// Starts two nodes, which know each other.
+    fn two_nodes(listen: &str, text: &str, number: u32, engine: &str) -> Self {
+        let start = |node: u32| {
+            let name = format!("test-{}-{number}", std::process::id());
+            let section =
+                format!("\n[cluster]\nname = \"{name}\"\nnode = {node}\nengine = [\"{engine}\"]\n");
+            Self::node(listen, text, 2 * number + node, section)
+        };
+        let (mut first, node) = (start(0), start(1));
+        for broker in [&first, &node] {
+            broker.await_log("cluster: a node has joined", 1);
+        }
+        first.second = Some(Second { node: Box::new(node), connections: AtomicUsize::new(0) });
+        first
+    }
+
+    fn node(listen: &str, text: &str, number: u32, section: String) -> Self {
         let name = format!("ringmq-conformance-{}-{number}.toml", std::process::id());
         let path = std::env::temp_dir().join(name);
-        std::fs::write(&path, text).expect("a configuration file");
+        std::fs::write(&path, format!("{text}{section}")).expect("a configuration file");
         let program = std::env::var(PROGRAM).unwrap_or_default();
         let mut words = program.split_whitespace();
         let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_broker")));
@@ -92,7 +132,8 @@ impl Broker {
             address.set_ip(Ipv4Addr::LOCALHOST.into());
         }
         let log = keep(log, seen);
-        Self { address, process: Some(Process { child, log, configuration: Some(path), data }) }
+        let process = Process { child, log, configuration: Some(path), section, data };
+        Self { address, process: Some(process), second: None }
     }
 
     fn other(command: &str) -> Self {
@@ -105,18 +146,31 @@ impl Broker {
             assert!(Instant::now() < give_up, "{command} does not listen on {address}");
             std::thread::sleep(Duration::from_millis(5));
         }
-        Self { address, process: Some(Process { child, log, configuration: None, data: None }) }
+        let section = String::new();
+        let process = Process { child, log, configuration: None, section, data: None };
+        Self { address, process: Some(process), second: None }
     }
 
     /// A broker that the test has not started so.
     #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn running_at(address: SocketAddr) -> Self {
-        Self { address, process: None }
+        Self { address, process: None, second: None }
     }
 
-    /// The address that the broker listens on.
+    /// The address that the broker listens on; of two nodes that of each in turn.
     pub fn address(&self) -> SocketAddr {
-        self.address
+        match &self.second {
+            Some(Second { node, connections })
+                if connections.fetch_add(1, Ordering::Relaxed) % 2 == 1 =>
+            {
+                node.address
+            }
+            _ => self.address,
+        }
+    }
+
+    fn other_node(&self) -> Option<&Self> {
+        self.second.as_ref().map(|second| &*second.node)
     }
 
     /// Whether this is the project's broker, whose promises exceed the specification.
@@ -141,6 +195,7 @@ impl Broker {
         let id = process.child.id().to_string();
         let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
         assert!(status.success());
+        self.other_node().inspect(|node| node.signal(signal));
     }
 
     /// Replaces the text of the configuration file.
@@ -148,7 +203,9 @@ impl Broker {
     pub fn rewrite(&self, text: &str) {
         let process = self.process.as_ref().expect("a broker started by the test");
         let configuration = process.configuration.as_ref().expect("a file of the test");
-        std::fs::write(configuration, text).expect("a configuration file");
+        let text_of_both = format!("{text}{}", process.section);
+        std::fs::write(configuration, text_of_both).expect("a configuration file");
+        self.other_node().inspect(|node| node.rewrite(text));
     }
 
     /// Replaces the text of the configuration file and has it read again.
@@ -162,16 +219,17 @@ impl Broker {
     #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn log(&self) -> String {
         let process = self.process.as_ref().expect("a broker started by the test");
-        process.log.lock().expect("no reader panics").clone()
+        let mut log = process.log.lock().expect("no reader panics").clone();
+        self.other_node().inspect(|node| log.push_str(&node.log()));
+        log
     }
 
     /// Waits until the log contains `text` that many times.
     #[track_caller]
     #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn await_log(&self, text: &str, times: usize) {
-        let process = self.process.as_ref().expect("a broker started by the test");
         let give_up = Instant::now() + Duration::from_secs(10);
-        while process.log.lock().expect("no reader panics").matches(text).count() < times {
+        while self.log().matches(text).count() < times {
             assert!(Instant::now() < give_up, "the log does not contain {text:?} {times} times");
             std::thread::sleep(Duration::from_millis(5));
         }
@@ -187,6 +245,9 @@ impl Broker {
         while process.child.try_wait().expect("the process status").is_none() {
             assert!(Instant::now() < until, "the broker does not stop");
             std::thread::sleep(Duration::from_millis(10));
+        }
+        if let Some(second) = &mut self.second {
+            second.node.await_end();
         }
     }
 }
@@ -209,11 +270,14 @@ impl Drop for Broker {
     }
 }
 
-/// Waits until messages have crossed between cores: no acknowledgement covers QoS 0 messages, or
+/// Waits until messages have crossed between cores or nodes: no acknowledgement covers QoS 0 messages, or
 /// messages that move from one member of a group to another.
 pub fn settle() {
     if std::env::var(FLAGS).is_ok_and(|flags| flags.contains("--cores")) {
         std::thread::sleep(Duration::from_millis(50));
+    }
+    if std::env::var_os(ENGINE).is_some() {
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
