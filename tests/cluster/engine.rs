@@ -49,7 +49,7 @@ impl Engine {
                 &format!(
                     "server_name: server{number}\nlisten: \"127.0.0.1:{of}\"\njetstream {{ store_dir: \"{store}\" }}\n\
                      accounts {{ A {{ jetstream: enabled, users: [ {{ user: u, password: p }} ] }} }}\n\
-                     cluster {{ name: test, listen: \"127.0.0.1:{routed}\", routes: [ {routes} ] }}\n"
+                     cluster {{ name: test, no_advertise: true, listen: \"127.0.0.1:{routed}\", routes: [ {routes} ] }}\n"
                 ),
             );
         }

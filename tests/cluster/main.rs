@@ -10,6 +10,7 @@ mod folder;
 mod load;
 mod members;
 mod node;
+mod partitions;
 #[path = "../support/shell.rs"]
 mod shell;
 mod shipped;

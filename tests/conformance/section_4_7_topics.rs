@@ -2,7 +2,7 @@
 
 use crate::support::{
     Broker, Client, Connect, Publish, Suback, Subscribe, Unsubscribe, V5, Version, Will,
-    for_all_versions, for_versions, reason,
+    for_all_versions, for_versions, reason, settle,
 };
 
 fn client(broker: &Broker, version: Version) -> Client {
@@ -29,6 +29,7 @@ fn expect_matches(version: Version, topics: &[&str], cases: &[(&str, &[&str])]) 
             publisher.send(Publish::new(topic, *filter));
         }
         publisher.expect_alive();
+        settle();
         for topic in topics.iter().filter(|topic| matched.contains(topic)) {
             assert_eq!(client.expect_publish(), Publish::new(topic, *filter));
         }

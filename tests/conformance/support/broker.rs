@@ -72,14 +72,19 @@ impl Broker {
 
     /// Like [`with_config`](Self::with_config), at another address of this machine.
     pub fn listening_at(listen: &str, text: &str) -> Self {
-        static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let number = next_number();
         match std::env::var(ENGINE) {
             Ok(engine) if !text.contains("[cluster]") => {
                 Self::two_nodes(listen, text, number, &engine)
             }
-            _ => Self::node(listen, text, number, String::new()),
+            _ => Self::node("", listen, text, number, String::new()),
         }
+    }
+
+    /// Like [`listening_at`](Self::listening_at), by a command that runs another one, such as in a namespace.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
+    pub fn run_by(command: &str, listen: &str, text: &str) -> Self {
+        Self::node(command, listen, text, next_number(), String::new())
     }
 
     /// Starts two nodes, which know each other.
@@ -88,7 +93,8 @@ impl Broker {
             let name = format!("test-{}-{number}", std::process::id());
             let section =
                 format!("\n[cluster]\nname = \"{name}\"\nnode = {node}\nengine = [\"{engine}\"]\n");
-            Self::node(listen, text, 2 * number + node, section)
+            let number = if node == 0 { number } else { next_number() };
+            Self::node("", listen, text, number, section)
         };
         let (mut first, node) = (start(0), start(1));
         for broker in [&first, &node] {
@@ -98,13 +104,14 @@ impl Broker {
         first
     }
 
-    fn node(listen: &str, text: &str, number: u32, section: String) -> Self {
+    fn node(command: &str, listen: &str, text: &str, number: u32, section: String) -> Self {
         let name = format!("ringmq-conformance-{}-{number}.toml", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, format!("{text}{section}")).expect("a configuration file");
         let program = std::env::var(PROGRAM).unwrap_or_default();
-        let mut words = program.split_whitespace();
-        let mut command = Command::new(words.next().unwrap_or(env!("CARGO_BIN_EXE_broker")));
+        let program = if program.is_empty() { env!("CARGO_BIN_EXE_broker") } else { &program };
+        let mut words = command.split_whitespace().chain(program.split_whitespace());
+        let mut command = Command::new(words.next().expect("a program"));
         command.args(words);
         command.args(["--listen", listen, "--log-format", "json", "--config"]).arg(&path);
         command.args(std::env::var(FLAGS).unwrap_or_default().split_whitespace());
@@ -279,6 +286,12 @@ pub fn settle() {
     if std::env::var_os(ENGINE).is_some() {
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// A number that no other broker of this process has.
+fn next_number() -> u32 {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    COUNT.fetch_add(1, Ordering::Relaxed)
 }
 
 fn spawn(command: &mut Command) -> Child {
