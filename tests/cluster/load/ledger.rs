@@ -91,6 +91,21 @@ impl Ledger {
         true
     }
 
+    /// A message that a client takes for another one: the Packet Identifier is in use, so that it is lost.
+    pub fn note_reused(
+        &mut self,
+        identifier: u16,
+        former: &(String, u64),
+        message: &(String, u64),
+    ) {
+        let (topic, number) = message;
+        self.findings.push(format!(
+            "{topic} {number} came with the Packet Identifier {identifier} of {} {}, which was not released",
+            former.0, former.1
+        ));
+        self.findings.truncate(FINDINGS_MAX);
+    }
+
     fn find(&mut self, text: String) {
         if self.findings.len() < DOUBLED_MAX {
             self.findings.push(text);

@@ -1,6 +1,6 @@
 //! Subscribing clients with stored sessions, which change the node.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use ringmq::wire::{
@@ -24,8 +24,8 @@ pub struct Subscriber {
     is_subscribed: bool,
     /// Number of times that its session was gone.
     pub sessions_lost: u64,
-    /// QoS 2 exchanges between PUBREC and PUBREL.
-    received: BTreeSet<u16>,
+    /// QoS 2 exchanges between PUBREC and PUBREL, and the messages that began them.
+    received: BTreeMap<u16, (String, u64)>,
     pub ledger: Ledger,
     /// Collects acknowledgements, so that messages are in flight when it leaves.
     is_lazy: bool,
@@ -40,7 +40,7 @@ impl Subscriber {
             has_session: false,
             is_subscribed: false,
             sessions_lost: 0,
-            received: BTreeSet::new(),
+            received: BTreeMap::new(),
             ledger: Ledger::default(),
             is_lazy: number % 3 == 1,
         }
@@ -118,7 +118,7 @@ impl Subscriber {
                 let is_new = match publish.qos {
                     Qos::ExactlyOnce => {
                         owe(Packet::Pubrec(ack(identifier)));
-                        self.received.insert(identifier.get())
+                        self.begins_exchange(identifier.get(), &publish)
                     }
                     _ => {
                         owe(Packet::Puback(ack(identifier)));
@@ -139,12 +139,30 @@ impl Subscriber {
         Ok(())
     }
 
+    /// Whether a PUBLISH of QoS 2 begins an exchange, and is not the repetition of one.
+    fn begins_exchange(&mut self, identifier: u16, publish: &wire::Publish<'_>) -> bool {
+        let message = (publish.topic.to_owned(), number_of(publish));
+        match self.received.get(&identifier) {
+            None => self.received.insert(identifier, message).is_none(),
+            Some(former) => {
+                if *former != message {
+                    self.ledger.note_reused(identifier, former, &message);
+                }
+                false
+            }
+        }
+    }
+
     fn note(&mut self, publish: &wire::Publish<'_>, traffic: &Traffic) {
-        let number = u64::from_be_bytes(publish.payload.try_into().expect("a number"));
+        let number = number_of(publish);
         if self.ledger.note(publish.topic, number, publish.qos, publish.dup) {
             let mut parts = publish.topic.rsplit('/');
             let publisher = parts.nth(1).and_then(|part| part.parse().ok()).expect("a publisher");
             traffic.note(publisher, self.number, publish.topic.starts_with("all"));
         }
     }
+}
+
+fn number_of(publish: &wire::Publish<'_>) -> u64 {
+    u64::from_be_bytes(publish.payload.try_into().expect("a number"))
 }
