@@ -124,9 +124,15 @@ impl Clients {
         };
         let mut sum = Verdict::default();
         let mut findings = Vec::new();
-        for (of, mut subscriber) in self.subscribers.into_iter().enumerate() {
+        let mut subscribers = self.subscribers;
+        std::thread::scope(|scope| {
+            for (of, subscriber) in subscribers.iter_mut().enumerate() {
+                let (address, expected) = (addresses[of % addresses.len()], expected(of));
+                scope.spawn(move || take_rest(subscriber, address, traffic, &expected));
+            }
+        });
+        for (of, subscriber) in subscribers.into_iter().enumerate() {
             let expected = expected(of);
-            take_rest(&mut subscriber, addresses[of % addresses.len()], traffic, &expected);
             if subscriber.sessions_lost > 0 {
                 let count = subscriber.sessions_lost;
                 findings.push(format!("subscriber {of} has lost its session {count} times"));
