@@ -16,7 +16,7 @@ use crate::sync::{AtomicPtr, AtomicU64};
 
 /// Number of tables, by the highest bits of the fingerprint: replacing a single table with a million words would take
 /// milliseconds.
-const PARTS: usize = if cfg!(loom) { 1 } else { 4096 };
+pub(super) const PARTS: usize = if cfg!(loom) { 1 } else { 4096 };
 
 /// The fewest places of a table.
 const PLACES_MIN: usize = if cfg!(loom) { 4 } else { 8 };
@@ -154,11 +154,35 @@ impl ExactWriter {
         place.store(REMOVED, Release);
         self.len -= 1;
         self.fills[number].words -= 1;
+        self.give_back(exact, epochs, number);
+        true
+    }
+
+    /// Removes the words of a node in a part; how many there were.
+    pub fn forget(&mut self, exact: &Exact, epochs: &Epochs, node: u16, number: usize) -> usize {
+        // SAFETY: null, or the current table of this part, which only this thread replaces.
+        let Some(table) = (unsafe { exact.parts[number].load(Relaxed).as_ref() }) else { return 0 };
+        let is_of = |word: u64| {
+            !matches!(word, EMPTY | REMOVED)
+                && word >> CLASS_BITS & ((1 << NODE_BITS) - 1) == u64::from(node)
+        };
+        let mut forgotten = 0;
+        for place in table.places.iter().filter(|place| is_of(place.load(Relaxed))) {
+            place.store(REMOVED, Release);
+            forgotten += 1;
+        }
+        self.len -= forgotten;
+        self.fills[number].words -= forgotten as u32;
+        self.give_back(exact, epochs, number);
+        forgotten
+    }
+
+    /// Replaces a table of which little is used.
+    fn give_back(&mut self, exact: &Exact, epochs: &Epochs, number: usize) {
         let fill = self.fills[number];
         if fill.places as usize > PLACES_MIN && fill.places > 8 * fill.words {
             self.replace(exact, epochs, number, fill.words as usize * 2);
         }
-        true
     }
 
     /// Replaces the table of a part by one with room for so many words, and at least half of it free.

@@ -1,11 +1,12 @@
 //! Interest: which other nodes of a cluster hold a subscription that matches a topic, once for all cores of a process.
-//! One thread writes what the nodes announce; the cores read without locks and without waiting.
+//! One thread writes what the nodes announce; the cores read without locks and without waiting. Shared subscriptions are
+//! not here: a message takes a turn among their members, and each core counts turns of its own.
 //!
 //! Filters without wildcards, the great majority, are words of a hash table (`exact`): a fingerprint, the node and its
-//! [`Class`]. A collision of fingerprints costs a needless forward, never a message. Filters with wildcards, and the members of
-//! shared subscriptions, are in two copies of a [`Replica`], of which the cores read one while the other changes
-//! (`wildcards`; *left-right*, Ramalhete and Correia, 2015). A core says when it begins to read and when it ends,
-//! once a turn; until then what it may have seen is not freed and not changed (`epochs`).
+//! [`Class`]. A collision of fingerprints costs a needless forward, never a message. Filters with wildcards are in two copies
+//! of a [`Replica`](crate::Replica), of which the cores read one while the other changes (`wildcards`; *left-right*, Ramalhete
+//! and Correia, 2015). A core says when it begins to read and when it ends; until then what it may have seen is not freed and
+//! not changed (`epochs`).
 
 mod epochs;
 mod exact;
@@ -17,12 +18,17 @@ use epochs::{Epochs, Pin};
 use exact::{Exact, ExactWriter};
 use wildcards::{Change, Wildcards, WildcardsWriter};
 
+use std::sync::atomic::Ordering::{Acquire, Release};
+
 use crate::hash::Hashing;
-use crate::replica::{CoreMatches, Fingerprint, GroupAt, GroupId, Replica};
-use crate::sync::Arc;
+use crate::replica::{CoreMatches, Fingerprint};
+use crate::sync::{Arc, AtomicUsize};
 
 /// Number of nodes: a set of nodes is a word of 64 bits.
 pub const NODES_MAX: u16 = 64;
+
+/// Number of parts of the filters without wildcards, for [`InterestWriter::forget_exact`].
+pub const EXACT_PARTS: usize = exact::PARTS;
 
 /// What a node's subscribers to a filter need to be sent, in ascending order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,14 +46,20 @@ impl Class {
     pub const ALL: [Self; 3] = [Self::AtMostOnce, Self::Acknowledged, Self::Stored];
 }
 
+impl TryFrom<u8> for Class {
+    type Error = u8;
+
+    fn try_from(class: u8) -> Result<Self, u8> {
+        Self::ALL.get(usize::from(class)).copied().ok_or(class)
+    }
+}
+
 /// The nodes with a matching subscription. Reused between calls, so that matching allocates nothing once the buffers have
 /// grown.
 #[derive(Debug, Default)]
 pub struct NodeMatches {
-    /// For each class, a bit for each node with a subscription of that class that is not shared.
+    /// For each class, a bit for each node with a subscription of that class.
     nodes: [u64; 3],
-    /// Matching shared subscriptions, each once.
-    pub groups: Vec<GroupId>,
     scratch: CoreMatches,
 }
 
@@ -57,9 +69,24 @@ impl NodeMatches {
         self.nodes[lowest as usize..].iter().fold(0, |all, of| all | of)
     }
 
-    /// Cost of the last match: nodes of the index visited, and matches found.
+    /// Forgets the nodes, and keeps the buffers.
+    pub fn clear(&mut self) {
+        self.nodes = [0; 3];
+    }
+
+    /// Adds a node with a subscription of this class.
+    pub fn add(&mut self, node: u16, class: Class) {
+        self.nodes[class as usize] |= 1 << node;
+    }
+
+    /// Cost of the last match of filters with wildcards: nodes of the index visited, and matches found.
     pub fn steps(&self) -> usize {
         1 + self.scratch.steps()
+    }
+
+    /// Bytes of memory allocated by the buffers.
+    pub fn heap_bytes(&self) -> usize {
+        self.scratch.heap_bytes()
     }
 }
 
@@ -69,6 +96,8 @@ struct Shared {
     hashing: Hashing,
     epochs: Epochs,
     exact: Exact,
+    /// Number of filters in it: cores do not look into an empty table.
+    exact_len: AtomicUsize,
     wildcards: Wildcards,
 }
 
@@ -100,6 +129,7 @@ pub fn interest(seed: u64, readers: usize) -> (InterestWriter, Vec<InterestReade
         hashing: Hashing::new(seed),
         epochs: Epochs::new(readers),
         exact: Exact::new(),
+        exact_len: AtomicUsize::new(0),
         wildcards: Wildcards::new(seed),
     });
     let reader = |number| InterestReader { shared: Arc::clone(&shared), number };
@@ -120,12 +150,29 @@ impl InterestWriter {
     pub fn announce_exact(&mut self, node: u16, filter: Fingerprint, class: Class) {
         let Shared { exact, epochs, .. } = &*self.shared;
         self.exact.insert(exact, epochs, entry(node, filter, class));
+        self.show_exact_len();
     }
 
     /// A node has no more subscribers of this class to a filter without wildcards. Returns whether it had.
     pub fn withdraw_exact(&mut self, node: u16, filter: Fingerprint, class: Class) -> bool {
         let Shared { exact, epochs, .. } = &*self.shared;
-        self.exact.remove(exact, epochs, entry(node, filter, class))
+        let had = self.exact.remove(exact, epochs, entry(node, filter, class));
+        self.show_exact_len();
+        had
+    }
+
+    /// A node has no more subscribers to filters without wildcards, of a part of all such filters, below [`EXACT_PARTS`]: all
+    /// at once would take too long. The number of filters that are withdrawn.
+    pub fn forget_exact(&mut self, node: u16, part: usize) -> usize {
+        let Shared { exact, epochs, .. } = &*self.shared;
+        let forgotten = self.exact.forget(exact, epochs, node, part);
+        self.show_exact_len();
+        forgotten
+    }
+
+    fn show_exact_len(&self) {
+        // Release: who sees that there is something finds it.
+        self.shared.exact_len.store(self.exact.len(), Release);
     }
 
     /// A node has subscribers to a filter with wildcards, of this class at most. Readers see it after [`Self::publish`].
@@ -138,14 +185,7 @@ impl InterestWriter {
         self.wildcards.add(Change::Withdraw { node, filter: filter.into() });
     }
 
-    /// Sets the number of members of a shared subscription on a node (`core` of [`GroupAt`]); zero removes the node.
-    /// Readers see it after [`Self::publish`].
-    pub fn set_group(&mut self, filter: &str, at: GroupAt) {
-        self.wildcards.add(Change::Group { filter: filter.into(), at });
-    }
-
-    /// Shows the changes of wildcards and shared subscriptions to the readers, and frees what none of them can see any
-    /// more. Returns false if a reader is still in a turn that began before the last call: then the changes follow with a
+    /// Shows the changes of wildcards to the readers, and frees what none of them can see any more. Returns false if a reader is still in a turn that began before the last call: then the changes follow with a
     /// later call.
     pub fn publish(&mut self) -> bool {
         let Shared { epochs, wildcards, .. } = &*self.shared;
@@ -165,6 +205,13 @@ impl InterestWriter {
 }
 
 impl InterestReader {
+    /// Whether no node has a filter without wildcards.
+    #[inline]
+    pub fn has_no_exact(&self) -> bool {
+        // Acquire: who sees that there is something finds it.
+        self.shared.exact_len.load(Acquire) == 0
+    }
+
     /// Begins to read. What is read stays as it is until the value is dropped, at the end of the core's turn at the latest.
     pub fn read(&mut self) -> Reading<'_> {
         Reading { shared: &self.shared, pin: self.shared.epochs.pin(self.number) }
@@ -172,48 +219,21 @@ impl InterestReader {
 }
 
 impl Reading<'_> {
-    /// The fingerprint of a topic.
-    pub fn fingerprint(&self, topic: &str) -> Fingerprint {
-        Fingerprint(self.shared.hashing.long(topic))
+    /// Adds the nodes with subscribers to a filter without wildcards that is `topic`.
+    pub fn exact(&self, topic: &str, out: &mut NodeMatches) {
+        let fingerprint = Fingerprint(self.shared.hashing.long(topic));
+        self.shared.exact.find(fingerprint, |node, class| out.add(node, class));
     }
 
-    /// Writes the nodes and shared subscriptions that match `topic` into `out`, which is cleared first.
-    pub fn matches(&self, topic: &str, out: &mut NodeMatches) {
-        let NodeMatches { nodes, groups, scratch } = out;
-        *nodes = [0; 3];
-        groups.clear();
-        self.shared.exact.find(self.fingerprint(topic), |node, class| add(nodes, node, class));
-        self.replica(|replica| {
+    /// Adds the nodes with subscribers to filters with wildcards that match `topic`.
+    pub fn wildcards(&self, topic: &str, out: &mut NodeMatches) {
+        let NodeMatches { nodes, scratch } = out;
+        self.shared.wildcards.read(&self.pin, |replica| {
             replica.matches_by_class(topic, scratch, |node, class| {
-                add(nodes, node, Class::ALL[usize::from(class)]);
+                nodes[usize::from(class)] |= 1 << node;
             });
         });
-        groups.append(&mut scratch.groups);
     }
-
-    /// Looks at the members of a shared subscription on other nodes, in order of node.
-    pub fn with_members<R>(&self, group: GroupId, f: impl FnOnce(&[GroupAt]) -> R) -> R {
-        self.replica(|replica| f(replica.members(group)))
-    }
-
-    /// The shared subscription with this full text, if other nodes have members.
-    pub fn group(&self, text: &str) -> Option<GroupId> {
-        self.replica(|replica| replica.group(text))
-    }
-
-    /// A number that changes whenever a later match of wildcards or shared subscriptions could have another result.
-    /// Filters without wildcards do not change it: they are looked up for each message.
-    pub fn epoch(&self) -> u64 {
-        self.replica(Replica::epoch)
-    }
-
-    fn replica<R>(&self, f: impl FnOnce(&Replica) -> R) -> R {
-        self.shared.wildcards.read(&self.pin, f)
-    }
-}
-
-fn add(nodes: &mut [u64; 3], node: u16, class: Class) {
-    nodes[class as usize] |= 1 << node;
 }
 
 /// Bits of a word for the class, from 1, and for the node.

@@ -10,39 +10,48 @@ mod alone {
     use proptest::prelude::*;
 
     use crate::arbitrary::{filter_text, topic};
-    use crate::interest::{Class, InterestWriter, NodeMatches, interest};
-    use crate::replica::GroupAt;
+    use crate::interest::{Class, EXACT_PARTS, InterestWriter, NodeMatches, Reading, interest};
     use crate::topic::TopicFilter;
 
     const NODES: u16 = 4;
 
     #[derive(Debug, Clone)]
     enum Change {
-        /// A node has subscribers of this class, or, for a shared filter, this number of members.
+        /// A node has subscribers of this class.
         Announce(u16, String, usize),
         /// The nth announcement is withdrawn.
         Withdraw(prop::sample::Index),
+        /// A node has left.
+        Forget(u16),
         Publish,
     }
 
     fn change() -> impl Strategy<Value = Change> {
-        let announce = (0..NODES, filter_text(), 0..3_usize);
+        let is_own = |text: &String| parsed(text).share_name().is_none();
+        let announce = (0..NODES, filter_text().prop_filter("not shared", is_own), 0..3_usize);
         prop_oneof![
             4 => announce.prop_map(|(node, text, class)| Change::Announce(node, text, class)),
             3 => any::<prop::sample::Index>().prop_map(Change::Withdraw),
+            1 => (0..NODES).prop_map(Change::Forget),
             2 => Just(Change::Publish),
         ]
+    }
+
+    fn matches(reading: &Reading<'_>, topic: &str, out: &mut NodeMatches) {
+        out.clear();
+        reading.exact(topic, out);
+        reading.wildcards(topic, out);
     }
 
     fn parsed(text: &str) -> TopicFilter<'_> {
         TopicFilter::parse(text, 128).expect("well formed")
     }
 
-    /// By filter and node: the class, or the members less one.
+    /// By filter and node: the class.
     type Model = BTreeMap<(String, u16), usize>;
 
     fn is_exact(text: &str) -> bool {
-        !parsed(text).has_wildcard() && parsed(text).share_name().is_none()
+        !parsed(text).has_wildcard()
     }
 
     fn set(
@@ -60,9 +69,6 @@ mod alone {
             if let Some(class) = before {
                 assert!(writer.withdraw_exact(node, filter, Class::ALL[class]));
             }
-        } else if parsed(text).share_name().is_some() {
-            let members = now.map_or(0, |members| members as u32 + 1);
-            writer.set_group(text, GroupAt { core: node, online: 0, members });
         } else {
             match now {
                 Some(class) => writer.announce_wildcard(node, text, Class::ALL[class]),
@@ -72,27 +78,16 @@ mod alone {
     }
 
     /// Nodes by class as the plain matcher finds them; wildcards by the announcements that were shown.
-    fn expected(
-        now: &Model,
-        shown: &Model,
-        topic: &str,
-    ) -> ([u64; 3], BTreeMap<String, Vec<GroupAt>>) {
-        let (mut nodes, mut groups) = ([0; 3], BTreeMap::<String, Vec<GroupAt>>::new());
+    fn expected(now: &Model, shown: &Model, topic: &str) -> [u64; 3] {
+        let mut nodes = [0; 3];
         let exact = now.iter().filter(|((text, _), _)| is_exact(text));
         let others = shown.iter().filter(|((text, _), _)| !is_exact(text));
-        for ((text, node), &value) in
+        for ((_, node), &class) in
             exact.chain(others).filter(|((text, _), _)| parsed(text).matches(topic))
         {
-            match parsed(text).share_name() {
-                None => nodes[value] |= 1 << node,
-                Some(_) => groups.entry(text.clone()).or_default().push(GroupAt {
-                    core: *node,
-                    online: 0,
-                    members: value as u32 + 1,
-                }),
-            }
+            nodes[class] |= 1 << node;
         }
-        (nodes, groups)
+        nodes
     }
 
     proptest! {
@@ -119,6 +114,13 @@ mod alone {
                         set(&mut writer, &text, node, before, None);
                     }
                     Change::Withdraw(_) => {}
+                    Change::Forget(node) => {
+                        let is_of = |&&(ref text, of): &&(String, u16)| of == node && is_exact(text);
+                        let held = now.keys().filter(is_of).count();
+                        let forgotten = (0..EXACT_PARTS).map(|part| writer.forget_exact(node, part));
+                        prop_assert_eq!(forgotten.sum::<usize>(), held);
+                        now.retain(|(text, of), _| *of != node || !is_exact(text));
+                    }
                     Change::Publish => {
                         prop_assert!(writer.publish(), "nobody reads");
                         shown.clone_from(&now);
@@ -127,15 +129,11 @@ mod alone {
                 let topic = &topics[n % topics.len()];
                 for reader in &mut readers {
                     let reading = reader.read();
-                    reading.matches(topic, &mut out);
-                    let (nodes, groups) = expected(&now, &shown, topic);
-                    prop_assert_eq!(out.nodes, nodes);
-                    prop_assert_eq!(out.groups.len(), groups.len());
-                    for (text, members) in &groups {
-                        let group = reading.group(text).expect("a group");
-                        prop_assert!(out.groups.contains(&group));
-                        prop_assert!(reading.with_members(group, |found| found == members));
-                    }
+                    matches(&reading, topic, &mut out);
+                    prop_assert_eq!(out.nodes, expected(&now, &shown, topic));
+                    drop(reading);
+                    let exact = now.keys().filter(|(text, _)| is_exact(text)).count();
+                    prop_assert_eq!(reader.has_no_exact(), exact == 0);
                 }
             }
             prop_assert_eq!(writer.exact_len(), now.keys().filter(|(text, _)| is_exact(text)).count());
@@ -149,7 +147,7 @@ mod alone {
             writer.announce_exact(node as u16, writer.fingerprint("a"), class);
         }
         let mut out = NodeMatches::default();
-        readers[0].read().matches("a", &mut out);
+        matches(&readers[0].read(), "a", &mut out);
         assert_eq!(Class::ALL.map(|lowest| out.nodes(lowest)), [0b111, 0b110, 0b100]);
     }
 
@@ -157,8 +155,8 @@ mod alone {
     fn changes_of_wildcards_wait_for_a_reader_and_reach_it_in_its_next_turn() {
         let (mut writer, mut readers) = interest(7, 2);
         let mut out = NodeMatches::default();
-        let matches = |reading: &crate::interest::Reading<'_>, out: &mut NodeMatches| {
-            reading.matches("a/b", out);
+        let matches = |reading: &Reading<'_>, out: &mut NodeMatches| {
+            matches(reading, "a/b", out);
             out.nodes(Class::AtMostOnce)
         };
         let [slow, quick] = &mut readers[..] else { panic!("two readers") };
@@ -219,7 +217,7 @@ mod alone {
                     while !is_over.load(Relaxed) {
                         let reading = reader.read();
                         for topic in &stays {
-                            reading.matches(topic, &mut out);
+                            matches(&reading, topic, &mut out);
                             assert_eq!(out.nodes(Class::Stored) & 0b1000, 0b1000, "{topic}");
                             assert_eq!(out.nodes(Class::Acknowledged) & 0b11000, 0b11000);
                             seen.insert(out.nodes(Class::AtMostOnce));
@@ -266,7 +264,7 @@ mod every_order {
             let mut reader = readers.pop().expect("one");
             let reading = loom::thread::spawn(move || {
                 let mut out = NodeMatches::default();
-                reader.read().matches("a", &mut out);
+                reader.read().exact("a", &mut out);
                 assert_eq!(out.nodes(Class::Stored), 0b10);
             });
             writer.announce_exact(2, names[3], Class::Stored);
@@ -285,7 +283,7 @@ mod every_order {
             let mut reader = readers.pop().expect("one");
             let reading = loom::thread::spawn(move || {
                 let mut out = NodeMatches::default();
-                reader.read().matches("a/b", &mut out);
+                reader.read().wildcards("a/b", &mut out);
                 let nodes = out.nodes(Class::Stored);
                 assert!([0b10, 0b100, 0b110].contains(&nodes) && nodes & 0b10 > 0, "{nodes:b}");
             });

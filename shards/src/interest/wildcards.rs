@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 
 use super::Class;
 use super::epochs::{Epochs, Pin};
-use crate::replica::{GroupAt, Replica};
+use crate::replica::Replica;
 use crate::sync::{AtomicUsize, Cell};
 use crate::topic::TopicFilter;
 
@@ -17,7 +17,6 @@ use crate::topic::TopicFilter;
 pub(super) enum Change {
     Announce { node: u16, filter: Box<str>, class: Class },
     Withdraw { node: u16, filter: Box<str> },
-    Group { filter: Box<str>, at: GroupAt },
 }
 
 impl Change {
@@ -31,11 +30,6 @@ impl Change {
                 }
             }
             Self::Withdraw { node, filter } => to.withdraw_wildcard(*node, filter),
-            Self::Group { filter, at } => {
-                if let Ok(filter) = parsed(filter) {
-                    to.set_group(&filter, *at);
-                }
-            }
         }
     }
 }

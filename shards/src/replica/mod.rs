@@ -227,21 +227,20 @@ impl Replica {
     }
 
     /// Calls `found` with the cores that have announced a filter with wildcards that matches `topic`, and with their
-    /// classes; writes the matching shared subscriptions into `out`.
+    /// classes.
     pub fn matches_by_class(
         &self,
         topic: &str,
         out: &mut CoreMatches,
         mut found: impl FnMut(u16, u8),
     ) {
-        let CoreMatches { groups, scratch, .. } = out;
-        groups.clear();
+        let scratch = &mut out.scratch;
+        scratch.clear();
         if !self.others.is_empty() {
             self.others.matches(topic, scratch);
             for of in &scratch.subscriptions {
                 found(of.subscriber.0 as u16, of.options.qos());
             }
-            groups.extend(scratch.shared.iter().map(|&filter| GroupId(filter)));
         }
     }
 
