@@ -23,31 +23,26 @@ pub const VERSION: u8 = 1;
 /// The oldest version that this program understands and can write.
 pub const VERSION_OLDEST: u8 = 1;
 
-/// Maximum size of a topic, a filter or a cursor.
+/// Maximum size of a topic or a filter.
 pub const TEXT_BYTES_MAX: usize = u16::MAX as usize;
 
 /// Maximum size of the name of a QoS 2 exchange.
 pub const EXCHANGE_BYTES_MAX: usize = 32;
 
-/// The highest [class](Item::AnnounceExact).
+/// The highest [class](Item::Announce).
 pub const CLASS_MAX: u8 = 2;
 
-/// Kinds of items. Numbers from 32 on are those of [`session`].
+/// Kinds of items. Numbers from 32 on are those of [`session`]; those that are missing are free.
 mod kind {
-    pub const ANNOUNCE_EXACT: u8 = 1;
-    pub const WITHDRAW_EXACT: u8 = 2;
-    pub const ANNOUNCE_WILDCARD: u8 = 3;
-    pub const WITHDRAW_WILDCARD: u8 = 4;
+    pub const ANNOUNCE: u8 = 3;
+    pub const WITHDRAW: u8 = 4;
     pub const GROUP: u8 = 5;
     pub const PUBLISH: u8 = 6;
     pub const PAUSE: u8 = 7;
     pub const RESUME: u8 = 8;
     pub const EXCHANGE_OVER: u8 = 9;
     pub const CLOCK: u8 = 10;
-    pub const RETAINED_ASK: u8 = 11;
-    pub const RETAINED_BEGIN: u8 = 12;
     pub const RETAINED: u8 = 13;
-    pub const RETAINED_END: u8 = 14;
     pub const HELLO_DONE: u8 = 15;
     pub const CLOCK_ASK: u8 = 16;
     pub const SOURCE: u8 = 17;
@@ -68,32 +63,21 @@ mod bits {
 /// What one node tells another. A node is a sender for its own cores only: nothing that came from a node is sent on to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Item<'a> {
-    /// The sender has subscribers to a filter without wildcards. `class` is what they need: 0 messages at QoS 0, 1 at a
-    /// higher one, 2 at a higher one for a stored session.
-    AnnounceExact {
-        /// The filter's hash under the cluster's seed.
-        fingerprint: u64,
-        /// At most [`CLASS_MAX`].
+    /// The sender has subscribers to a filter. Announced with another class, it has that one too, until the one before is
+    /// withdrawn.
+    Announce {
+        /// The Topic Filter.
+        filter: &'a str,
+        /// The most that its subscribers need, at most [`CLASS_MAX`]: 0 messages at QoS 0, 1 at a higher one, 2 at a higher one
+        /// for a session that is kept.
         class: u8,
     },
-    /// It has no subscribers of this class to the filter any more.
-    WithdrawExact {
-        /// The filter's hash under the cluster's seed.
-        fingerprint: u64,
-        /// At most [`CLASS_MAX`].
-        class: u8,
-    },
-    /// The sender has subscribers to a filter with wildcards.
-    AnnounceWildcard {
+    /// It has the filter no more with this class.
+    Withdraw {
         /// The Topic Filter.
         filter: &'a str,
         /// At most [`CLASS_MAX`].
         class: u8,
-    },
-    /// It has no subscribers to the filter any more.
-    WithdrawWildcard {
-        /// The Topic Filter.
-        filter: &'a str,
     },
     /// The members that a shared subscription has on the sender.
     Group {
@@ -126,20 +110,8 @@ pub enum Item<'a> {
     Clock(u64),
     /// The sender wants to know the receiver's clock, after what was sent so far.
     ClockAsk,
-    /// The sender, which joins, wants retained messages.
-    RetainedAsk {
-        /// Where to go on: empty, or the cursor of the last [`RetainedEnd`](Self::RetainedEnd).
-        cursor: &'a [u8],
-    },
-    /// [`Retained`](Self::Retained) messages follow.
-    RetainedBegin,
     /// A retained message, or with an empty payload one that was removed, with its stamp.
     Retained(Publish<'a>),
-    /// No more for now.
-    RetainedEnd {
-        /// Where to go on; empty when that was all.
-        cursor: &'a [u8],
-    },
     /// The sender has announced everything that it had when the lane began.
     HelloDone,
     /// What follows was published on this core of the sender.
@@ -208,12 +180,10 @@ impl<'a> Item<'a> {
             + match self {
                 Self::Publish(publish) | Self::Retained(publish) => publish.bytes(),
                 Self::Session(session) => session.bytes(),
-                Self::AnnounceWildcard { filter, .. }
-                | Self::WithdrawWildcard { filter }
+                Self::Announce { filter, .. }
+                | Self::Withdraw { filter, .. }
                 | Self::Group { filter, .. } => filter.len(),
-                Self::ExchangeOver(bytes)
-                | Self::RetainedAsk { cursor: bytes }
-                | Self::RetainedEnd { cursor: bytes } => bytes.len(),
+                Self::ExchangeOver(bytes) => bytes.len(),
                 _ => 0,
             }
     }
@@ -226,18 +196,12 @@ impl<'a> Item<'a> {
             Self::Publish(ref publish) => return publish.encode_head(kind::PUBLISH, out),
             Self::Retained(ref publish) => return publish.encode_head(kind::RETAINED, out),
             Self::Session(ref session) => return session.encode_head(out),
-            Self::AnnounceExact { fingerprint, class } => {
-                encode_fingerprint(kind::ANNOUNCE_EXACT, fingerprint, class, out);
-            }
-            Self::WithdrawExact { fingerprint, class } => {
-                encode_fingerprint(kind::WITHDRAW_EXACT, fingerprint, class, out);
-            }
-            Self::AnnounceWildcard { filter, class } => {
-                out.extend_from_slice(&[kind::ANNOUNCE_WILDCARD, class]);
+            Self::Announce { filter, class } => {
+                out.extend_from_slice(&[kind::ANNOUNCE, class]);
                 put_bytes(filter.as_bytes(), out);
             }
-            Self::WithdrawWildcard { filter } => {
-                out.push(kind::WITHDRAW_WILDCARD);
+            Self::Withdraw { filter, class } => {
+                out.extend_from_slice(&[kind::WITHDRAW, class]);
                 put_bytes(filter.as_bytes(), out);
             }
             Self::Group { filter, online, members } => {
@@ -257,9 +221,6 @@ impl<'a> Item<'a> {
                 out.push(kind::CLOCK);
                 put_number(clock, out);
             }
-            Self::RetainedAsk { cursor } => encode_bytes(kind::RETAINED_ASK, cursor, out),
-            Self::RetainedBegin => out.push(kind::RETAINED_BEGIN),
-            Self::RetainedEnd { cursor } => encode_bytes(kind::RETAINED_END, cursor, out),
             Self::HelloDone => out.push(kind::HELLO_DONE),
             Self::ClockAsk => out.push(kind::CLOCK_ASK),
             Self::Source(core) => {
@@ -276,16 +237,12 @@ impl<'a> Item<'a> {
         Ok(match kind {
             kind::PUBLISH => Self::Publish(Publish::decode(reader)?),
             kind::RETAINED => Self::Retained(Publish::decode(reader)?),
-            kind::ANNOUNCE_EXACT => {
-                Self::AnnounceExact { class: reader.class()?, fingerprint: reader.fixed_u64()? }
+            kind::ANNOUNCE => {
+                Self::Announce { class: reader.class()?, filter: reader.text("filter")? }
             }
-            kind::WITHDRAW_EXACT => {
-                Self::WithdrawExact { class: reader.class()?, fingerprint: reader.fixed_u64()? }
+            kind::WITHDRAW => {
+                Self::Withdraw { class: reader.class()?, filter: reader.text("filter")? }
             }
-            kind::ANNOUNCE_WILDCARD => {
-                Self::AnnounceWildcard { class: reader.class()?, filter: reader.text("filter")? }
-            }
-            kind::WITHDRAW_WILDCARD => Self::WithdrawWildcard { filter: reader.text("filter")? },
             kind::GROUP => Self::Group {
                 filter: reader.text("filter")?,
                 online: reader.number_up_to(u32::MAX.into(), "online members")? as u32,
@@ -301,13 +258,6 @@ impl<'a> Item<'a> {
                 Self::ExchangeOver(reader.bytes_up_to(EXCHANGE_BYTES_MAX, "exchange")?)
             }
             kind::CLOCK => Self::Clock(reader.number()?),
-            kind::RETAINED_ASK => {
-                Self::RetainedAsk { cursor: reader.bytes_up_to(TEXT_BYTES_MAX, "cursor")? }
-            }
-            kind::RETAINED_BEGIN => Self::RetainedBegin,
-            kind::RETAINED_END => {
-                Self::RetainedEnd { cursor: reader.bytes_up_to(TEXT_BYTES_MAX, "cursor")? }
-            }
             kind::HELLO_DONE => Self::HelloDone,
             kind::CLOCK_ASK => Self::ClockAsk,
             kind::SOURCE => Self::Source(reader.number_up_to(u16::MAX.into(), "core")? as u16),
@@ -401,11 +351,6 @@ impl<'a> Publish<'a> {
         let retain = bits & bits::RETAIN != 0;
         Ok(Self { topic, passed_on, payload, qos, retain, expires_in_ms, publisher, exchange, to })
     }
-}
-
-fn encode_fingerprint(kind: u8, fingerprint: u64, class: u8, out: &mut Vec<u8>) {
-    out.extend_from_slice(&[kind, class]);
-    out.extend_from_slice(&fingerprint.to_le_bytes());
 }
 
 fn encode_connection(kind: u8, core: u16, connection: u64, out: &mut Vec<u8>) {

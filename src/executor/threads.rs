@@ -137,7 +137,7 @@ impl<E: Executor> Builder<E> {
         };
         #[cfg(feature = "cluster")]
         let (places, gateways, for_gateway) = match plan.is_node {
-            true => in_cluster(nodes, started),
+            true => in_cluster(nodes, started, plan.keys.tables),
             false => (Place::on_nodes(nodes), Vec::new(), None),
         };
         #[cfg(feature = "cluster")]
@@ -207,11 +207,12 @@ impl<E: Executor> Builder<E> {
 fn in_cluster(
     nodes: Vec<u16>,
     started: Instant,
+    seed: u64,
 ) -> (Vec<Place>, Vec<crate::cluster::ports::CorePort>, Option<ForGateway>) {
     let since_1970 = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     let began_us = since_1970.saturating_sub(started.elapsed()).as_micros() as u64;
     let (ends, ports) = crate::cluster::ports::ports(nodes.len() as u16);
-    let (places, place) = Place::in_cluster(nodes, began_us);
+    let (places, place) = Place::in_cluster(nodes, began_us, seed);
     (places, ends, Some(ForGateway { place, ports, started }))
 }
 

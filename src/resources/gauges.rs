@@ -6,10 +6,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 use shards::NODES_MAX;
+#[cfg(feature = "cluster")]
+use shards::interest::{InterestReader, InterestWriter};
 
 use crate::base::atomic::AtomicU64;
 use crate::base::clock::Now;
 use crate::base::ids::CoreId;
+#[cfg(feature = "cluster")]
+use crate::resources::interest::Interest;
 use crate::resources::users::Users;
 
 /// The window for `connections_per_second_max`, in microseconds.
@@ -194,6 +198,9 @@ pub struct Place {
     /// In a cluster, the time of day at which the clock of the cores began, in microseconds since 1970: nodes compare
     /// times of retained messages.
     cluster: Option<u64>,
+    /// What the other nodes of the cluster hold, for the cores and the gateway.
+    #[cfg(feature = "cluster")]
+    interest: Option<Arc<Interest>>,
     users: Users,
 }
 
@@ -213,18 +220,29 @@ impl Place {
         let nodes: Arc<[u16]> = nodes.into();
         let all = nodes.iter().map(|_| Ledger::default()).collect();
         let users = Users::default();
-        let first =
-            Self { core: CoreId(0), own: Ledger::default(), all, nodes, cluster: None, users };
+        let first = Self {
+            core: CoreId(0),
+            own: Ledger::default(),
+            all,
+            nodes,
+            cluster: None,
+            #[cfg(feature = "cluster")]
+            interest: None,
+            users,
+        };
         (0..first.cores()).map(|core| first.at(CoreId(core), core)).collect()
     }
 
     /// The places of cores on the given NUMA nodes, in a process of a cluster, and the place of its gateway. The clock of
-    /// the cores began at this time of day, in microseconds since 1970.
-    pub fn in_cluster(nodes: Vec<u16>, began_us: u64) -> (Vec<Self>, Self) {
+    /// the cores began at this time of day, in microseconds since 1970. `seed` is unknown to clients.
+    #[cfg(feature = "cluster")]
+    pub fn in_cluster(nodes: Vec<u16>, began_us: u64, seed: u64) -> (Vec<Self>, Self) {
         let nodes: Arc<[u16]> = nodes.into();
         let all = nodes.iter().chain([&0]).map(|_| Ledger::default()).collect();
         let (own, users) = (Ledger::default(), Users::default());
-        let first = Self { core: CoreId(0), own, all, nodes, cluster: Some(began_us), users };
+        let interest = Some(Arc::new(Interest::new(nodes.len(), seed)));
+        let cluster = Some(began_us);
+        let first = Self { core: CoreId(0), own, all, nodes, cluster, interest, users };
         let cores = first.cores();
         let places = (0..cores).map(|core| first.at(CoreId(core), core)).collect();
         (places, first.at(first.node(NODES_MAX), cores))
@@ -243,6 +261,18 @@ impl Place {
     /// The core as which an engine addresses the gateway of its process; none without a cluster.
     pub fn gateway(&self) -> Option<CoreId> {
         self.cluster.map(|_| self.node(NODES_MAX))
+    }
+
+    /// What this core reads of what the other nodes of the cluster hold, once; none without a cluster.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn take_interest_reader(&self) -> Option<InterestReader> {
+        self.interest.as_ref()?.take_reader(self.core)
+    }
+
+    /// What the gateway writes of what the other nodes hold, once; none without a cluster.
+    #[cfg(feature = "cluster")]
+    pub(crate) fn take_interest_writer(&self) -> Option<InterestWriter> {
+        self.interest.as_ref()?.take_writer()
     }
 
     /// What to add to the clock of the cores for stamps of retained messages, in microseconds.

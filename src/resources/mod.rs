@@ -3,4 +3,6 @@
 
 pub mod accounted;
 pub mod gauges;
+#[cfg(feature = "cluster")]
+mod interest;
 pub mod users;

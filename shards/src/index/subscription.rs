@@ -37,6 +37,7 @@ impl SubscriptionOptions {
     const NO_LOCAL: u8 = 0b0100;
     const RETAIN_AS_PUBLISHED: u8 = 0b1000;
     const FILTERED: u8 = 0b1_0000;
+    const KEPT: u8 = 0b10_0000;
 
     /// Options with a Maximum QoS of 0, 1 or 2.
     pub fn new(qos: u8, no_local: bool, retain_as_published: bool) -> Self {
@@ -55,6 +56,17 @@ impl SubscriptionOptions {
     /// Whether the owner of the index leaves out some of the topics that match.
     pub fn is_filtered(&self) -> bool {
         self.0 & Self::FILTERED != 0
+    }
+
+    /// The options, and whether the subscriber is kept while it is away.
+    pub fn with_kept(self, is_kept: bool) -> Self {
+        let kept = if is_kept { Self::KEPT } else { 0 };
+        Self(self.0 & !Self::KEPT | kept)
+    }
+
+    /// Whether the subscriber is kept while it is away.
+    pub fn is_kept(&self) -> bool {
+        self.0 & Self::KEPT != 0
     }
 
     /// The Maximum QoS.

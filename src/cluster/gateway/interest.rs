@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
+use shards::interest::Class;
 use shards::{CoreMatches, GroupAt, Replica, TopicFilter, heap};
 
 use crate::base::clock::{Deadline, Now};
@@ -15,14 +16,25 @@ use crate::engine::for_gateway::home_of;
 const ENTRY_BYTES: usize = 48;
 
 /// A filter that is not shared.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
-    /// Number of cores with subscribers.
-    cores: u16,
-    /// When it is withdrawn, if there are none then; a filter waits once, however often its subscribers change.
+    /// By class, the number of cores of whose subscribers it is the highest.
+    cores: [u16; 3],
+    /// What the nodes were told.
+    announced: Announced,
+    /// When it is withdrawn, or its class lowered, if the cores need no more then; a filter waits once, however often its
+    /// subscribers change.
     until: Option<Deadline>,
     /// Whether it is in the line of withdrawals.
     waits: bool,
+}
+
+/// What the nodes were told of a filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub(super) class: Class,
+    /// The number of the announcement: a node that was told the filters in their order meanwhile knows later ones too.
+    number: u64,
 }
 
 /// The members of a shared subscription.
@@ -44,14 +56,25 @@ pub(super) struct Interest {
     withdrawals: VecDeque<(Deadline, Box<str>)>,
     /// Which core has a subscription that matches a topic; empty with a single core.
     replica: Replica,
+    /// Number of announcements so far.
+    announcements: u64,
     bytes: usize,
 }
 
 /// How far a node has been told what the cores hold.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Told {
+    /// The number of the last announcement before: later ones were told when they were made.
+    since: u64,
     filter: Option<Box<str>>,
     group: Option<Box<str>>,
+}
+
+impl Told {
+    /// Whether the node knows a filter that was announced so.
+    pub(super) fn has(&self, filter: &str, announced: Announced) -> bool {
+        announced.number > self.since || self.filter.as_deref().is_some_and(|last| filter <= last)
+    }
 }
 
 impl Interest {
@@ -62,48 +85,118 @@ impl Interest {
             groups: BTreeMap::new(),
             withdrawals: VecDeque::new(),
             replica: Replica::new(seed),
+            announcements: 0,
             bytes: 0,
         }
     }
 
-    /// A core has the first subscription to a filter.
-    pub(super) fn announce<'a>(
+    /// A node has been told nothing yet.
+    pub(super) fn nothing_told(&self) -> Told {
+        Told { since: self.announcements, filter: None, group: None }
+    }
+
+    /// The highest class of a core's subscriptions to a filter was `before` and is `class`; none is no subscription.
+    pub(super) fn set_class<'a>(
         &mut self,
         from: CoreId,
         text: &str,
+        (before, class): (Option<Class>, Option<Class>),
         now: Now,
         nodes: impl Iterator<Item = &'a mut Box<Node>>,
     ) {
-        if self.cores > 1
-            && let Ok(filter) = TopicFilter::parse(text, usize::MAX)
-        {
-            self.replica.announce(from.0, &filter);
+        self.note_core(from, text, before.is_some(), class.is_some());
+        let Some(held) = self.held.get_mut(text) else {
+            if let Some(class) = class {
+                self.begin(text, class, now, nodes);
+            }
+            return;
+        };
+        if let Some(before) = before {
+            let cores = &mut held.cores[before as usize];
+            *cores = cores.saturating_sub(1);
         }
-        match self.held.get_mut(text) {
-            // All nodes know it.
-            Some(held) => (held.cores, held.until) = (held.cores + 1, None),
+        if let Some(class) = class {
+            held.cores[class as usize] += 1;
+        }
+        let before = held.announced;
+        match held.needed() {
+            Some(class) if class > before.class => {
+                held.until = None;
+                self.change(text, before, class, now, nodes);
+            }
+            Some(class) if class == before.class => held.until = None,
+            _ if held.until.is_none() => {
+                let until = now.after(WITHDRAWAL_DELAY);
+                held.until = Some(until);
+                if !std::mem::replace(&mut held.waits, true) {
+                    self.wait(until, text.into());
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Notes which core has a filter, where there are several.
+    fn note_core(&mut self, from: CoreId, text: &str, had: bool, has: bool) {
+        if self.cores == 1 || had == has {
+            return;
+        }
+        match TopicFilter::parse(text, usize::MAX) {
+            Ok(filter) if has => self.replica.announce(from.0, &filter),
+            _ => self.replica.withdraw(from.0, text),
+        }
+    }
+
+    /// The first subscription to a filter.
+    fn begin<'a>(
+        &mut self,
+        text: &str,
+        class: Class,
+        now: Now,
+        nodes: impl Iterator<Item = &'a mut Box<Node>>,
+    ) {
+        let announced = self.announced(class);
+        let mut held = Held { cores: [0; 3], announced, until: None, waits: false };
+        held.cores[class as usize] = 1;
+        self.bytes += entry_bytes(text);
+        self.held.insert(text.into(), held);
+        nodes.for_each(|node| node.tell_class(now, text, None, class));
+    }
+
+    /// A filter has another class from now on.
+    fn change<'a>(
+        &mut self,
+        text: &str,
+        before: Announced,
+        class: Class,
+        now: Now,
+        nodes: impl Iterator<Item = &'a mut Box<Node>>,
+    ) {
+        let announced = self.announced(class);
+        nodes.for_each(|node| node.tell_class(now, text, Some(before), class));
+        if let Some(held) = self.held.get_mut(text) {
+            held.announced = announced;
+        }
+    }
+
+    /// Tells the nodes that the cores need less of a filter than was announced, or nothing.
+    fn give_up(&mut self, now: Now, text: &str, nodes: &mut [Option<Box<Node>>]) {
+        let Some(held) = self.held.get(text) else { return };
+        let (before, nodes) = (held.announced, nodes.iter_mut().flatten());
+        match held.needed() {
+            Some(class) => self.change(text, before, class, now, nodes),
             None => {
-                self.bytes += entry_bytes(text);
-                self.held.insert(text.into(), Held { cores: 1, ..Held::default() });
-                nodes.for_each(|node| node.tell_filter(now, text));
+                self.held.remove(text);
+                self.bytes -= entry_bytes(text);
+                nodes.for_each(|node| node.tell_withdrawal(now, text, before));
             }
         }
     }
 
-    /// A core has no subscription to a filter any more.
-    pub(super) fn withdraw(&mut self, from: CoreId, text: &str, now: Now) {
-        if self.cores > 1 {
-            self.replica.withdraw(from.0, text);
-        }
-        let Some(held) = self.held.get_mut(text) else { return };
-        held.cores = held.cores.saturating_sub(1);
-        if held.cores == 0 {
-            let until = now.after(WITHDRAWAL_DELAY);
-            held.until = Some(until);
-            if !std::mem::replace(&mut held.waits, true) {
-                self.wait(until, text.into());
-            }
-        }
+    /// The next announcement of a filter.
+    fn announced(&mut self, class: Class) -> Announced {
+        self.announcements += 1;
+        Announced { class, number: self.announcements }
     }
 
     fn wait(&mut self, until: Deadline, text: Box<str>) {
@@ -111,7 +204,8 @@ impl Interest {
         self.withdrawals.push_back((until, text));
     }
 
-    /// Withdraws the filters from all nodes that nobody has subscribed to again in time, and the oldest of too many.
+    /// Withdraws the filters from all nodes that nobody has subscribed to again in time, or lowers their class, and the oldest
+    /// of too many.
     pub(super) fn withdraw_due(&mut self, now: Now, nodes: &mut [Option<Box<Node>>]) {
         loop {
             let is_full = self.withdrawals.len() > WITHDRAWALS_MAX;
@@ -123,9 +217,8 @@ impl Interest {
                 // It was subscribed to and left again meanwhile.
                 Some(until) if !is_full && !until.is_due(now) => self.wait(until, text),
                 Some(_) => {
-                    self.held.remove(&text);
-                    self.bytes -= entry_bytes(&text);
-                    nodes.iter_mut().flatten().for_each(|node| node.tell_withdrawal(now, &text));
+                    (held.until, held.waits) = (None, false);
+                    self.give_up(now, &text, nodes);
                 }
                 None => held.waits = false,
             }
@@ -211,8 +304,11 @@ impl Interest {
         };
         let mut left = count;
         let filters = self.held.range((from(&told.filter), Bound::Unbounded));
-        for (text, _) in filters.take(left) {
-            tell(Entry::Filter(text));
+        for (text, held) in filters.take(left) {
+            // It was told when it was announced.
+            if held.announced.number <= told.since {
+                tell(Entry::Filter(text, held.announced.class));
+            }
             told.filter = Some(text.clone());
             left -= 1;
         }
@@ -237,8 +333,15 @@ impl Interest {
 
 /// Something that the cores hold.
 pub(super) enum Entry<'a> {
-    Filter(&'a str),
+    Filter(&'a str, Class),
     Group { text: &'a str, online: u32, members: u32 },
+}
+
+impl Held {
+    /// The class that the cores need; none when they have no subscriber.
+    fn needed(&self) -> Option<Class> {
+        Class::ALL.into_iter().rfind(|&class| self.cores[class as usize] > 0)
+    }
 }
 
 impl Group {
@@ -260,6 +363,18 @@ mod tests {
         Interest::new(2, 7)
     }
 
+    /// A core has the first subscription to a filter.
+    fn announce(interest: &mut Interest, core: u16, text: &str, now: Now) {
+        let class = (None, Some(Class::Acknowledged));
+        interest.set_class(CoreId(core), text, class, now, nobody());
+    }
+
+    /// A core has no subscription to a filter any more.
+    fn withdraw(interest: &mut Interest, core: u16, text: &str, now: Now) {
+        let class = (Some(Class::Acknowledged), None);
+        interest.set_class(CoreId(core), text, class, now, nobody());
+    }
+
     fn nobody() -> std::iter::Empty<&'static mut Box<Node>> {
         std::iter::empty()
     }
@@ -268,13 +383,13 @@ mod tests {
     fn a_client_that_subscribes_and_leaves_again_and_again_makes_a_filter_wait_once() {
         let mut interest = interest();
         let after_first = {
-            interest.announce(CoreId(0), "a", Now(0), nobody());
-            interest.withdraw(CoreId(0), "a", Now(0));
+            announce(&mut interest, 0, "a", Now(0));
+            withdraw(&mut interest, 0, "a", Now(0));
             interest.bytes
         };
         for time in 1..10_000 {
-            interest.announce(CoreId(0), "a", Now(time), nobody());
-            interest.withdraw(CoreId(0), "a", Now(time));
+            announce(&mut interest, 0, "a", Now(time));
+            withdraw(&mut interest, 0, "a", Now(time));
         }
         assert_eq!((interest.withdrawals.len(), interest.bytes), (1, after_first));
         // It goes ten seconds after the last one has left, and not before.
@@ -288,14 +403,63 @@ mod tests {
     #[test]
     fn a_filter_that_is_subscribed_to_again_stays() {
         let mut interest = interest();
-        interest.announce(CoreId(0), "a", Now(0), nobody());
-        interest.withdraw(CoreId(0), "a", Now(0));
-        interest.announce(CoreId(1), "a", Now(1), nobody());
+        announce(&mut interest, 0, "a", Now(0));
+        withdraw(&mut interest, 0, "a", Now(0));
+        announce(&mut interest, 1, "a", Now(1));
         interest.withdraw_due(Now(60_000_000), &mut []);
         assert_eq!((interest.len(), interest.withdrawals.len()), (1, 0));
-        interest.withdraw(CoreId(1), "a", Now(60_000_000));
+        withdraw(&mut interest, 1, "a", Now(60_000_000));
         interest.withdraw_due(Now(90_000_000), &mut []);
         assert_eq!((interest.len(), interest.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_class_rises_at_once_and_sinks_ten_seconds_after_the_last_that_needed_it() {
+        let mut interest = interest();
+        let class = |interest: &Interest| interest.held["a"].announced.class;
+        let set = |interest: &mut Interest, core: u16, of, now| {
+            interest.set_class(CoreId(core), "a", of, now, nobody());
+        };
+        set(&mut interest, 0, (None, Some(Class::AtMostOnce)), Now(0));
+        assert_eq!(class(&interest), Class::AtMostOnce);
+        set(&mut interest, 1, (None, Some(Class::Stored)), Now(0));
+        assert_eq!(class(&interest), Class::Stored);
+        set(&mut interest, 0, (Some(Class::AtMostOnce), Some(Class::Acknowledged)), Now(0));
+        set(&mut interest, 1, (Some(Class::Stored), None), Now(1_000_000));
+        interest.withdraw_due(Now(10_900_000), &mut []);
+        assert_eq!(class(&interest), Class::Stored);
+        interest.withdraw_due(Now(11_000_000), &mut []);
+        assert_eq!(class(&interest), Class::Acknowledged);
+        // It rises again meanwhile.
+        set(&mut interest, 0, (Some(Class::Acknowledged), None), Now(20_000_000));
+        set(&mut interest, 1, (None, Some(Class::Stored)), Now(21_000_000));
+        interest.withdraw_due(Now(60_000_000), &mut []);
+        assert_eq!((class(&interest), interest.withdrawals.len()), (Class::Stored, 0));
+        set(&mut interest, 1, (Some(Class::Stored), None), Now(60_000_000));
+        interest.withdraw_due(Now(90_000_000), &mut []);
+        assert_eq!((interest.len(), interest.bytes), (0, 0));
+    }
+
+    #[test]
+    fn a_node_that_is_being_told_the_filters_is_told_each_once() {
+        let mut interest = interest();
+        ["b", "d"].into_iter().for_each(|text| announce(&mut interest, 0, text, Now(0)));
+        let mut told = interest.nothing_told();
+        let mut heard = Vec::new();
+        let mut tell = |interest: &Interest, told: &mut Told, count| {
+            interest.tell_next(told, count, |entry| {
+                if let Entry::Filter(text, _) = entry {
+                    heard.push(text.to_owned());
+                }
+            })
+        };
+        assert!(tell(&interest, &mut told, 1));
+        // These are told when they are announced; the one that changes is known or not.
+        ["a", "c", "e"].into_iter().for_each(|text| announce(&mut interest, 0, text, Now(0)));
+        let is_known = |text: &str| told.has(text, interest.held[text].announced);
+        assert_eq!(["a", "b", "c", "d", "e"].map(is_known), [true, true, true, false, true]);
+        while tell(&interest, &mut told, 1) {}
+        assert_eq!(heard, ["b", "d"]);
     }
 
     #[test]
@@ -303,8 +467,8 @@ mod tests {
         let mut interest = interest();
         for number in 0..WITHDRAWALS_MAX + 1_000 {
             let text = number.to_string();
-            interest.announce(CoreId(0), &text, Now(0), nobody());
-            interest.withdraw(CoreId(0), &text, Now(0));
+            announce(&mut interest, 0, &text, Now(0));
+            withdraw(&mut interest, 0, &text, Now(0));
         }
         interest.withdraw_due(Now(0), &mut []);
         assert_eq!(

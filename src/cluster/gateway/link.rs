@@ -2,18 +2,19 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use shards::{CoreMatches, TopicFilter, heap};
+use shards::interest::Class;
+use shards::{CoreMatches, TopicFilter};
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::base::limits;
 use crate::cluster::codec::session::SessionStep;
 use crate::cluster::codec::{DecodeError, Fault, Item, Publish, To};
+use crate::cluster::gateway::Joined;
 use crate::cluster::gateway::identity;
-use crate::cluster::gateway::interest::{Entry, Interest, Told};
-use crate::cluster::gateway::node::{self, Holdings};
+use crate::cluster::gateway::interest::{Announced, Entry, Interest, Told};
+use crate::cluster::gateway::node::{self, Holder, Process};
 use crate::cluster::gateway::sessions;
-use crate::cluster::gateway::{Counters, Joined};
 use crate::cluster::lane::{Content, Lane};
 use crate::engine::for_gateway::{
     Destination, Forwarded, Lanes, MeshMessage, Places, Qos2Exchange,
@@ -27,6 +28,8 @@ use crate::wire::Qos;
 struct Unstored {
     frame: u64,
     barriers: Vec<(CoreId, u64)>,
+    /// The cores do not see the filters in it yet.
+    is_hidden: bool,
     /// The node wants to know the clock afterwards.
     asks_clock: bool,
 }
@@ -38,8 +41,8 @@ pub(super) struct Link {
     /// Contents that have come and that the cores have not got.
     pub(super) waiting: VecDeque<Content>,
     unstored: VecDeque<Unstored>,
-    /// What the node has announced.
-    pub(super) holdings: Holdings,
+    /// The batches of the gateway whose receipts say that the cores know the node as a member.
+    introduced: Vec<(CoreId, u64)>,
     /// Publishers of this process that the node has paused.
     pub(super) paused: HashSet<(CoreId, ConnectionId)>,
     /// The core of this process that published what was pushed last.
@@ -57,20 +60,26 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(now: Now, own_incarnation: u64, joined: Joined) -> Self {
+    pub(super) fn new(
+        now: Now,
+        own_incarnation: u64,
+        joined: Joined,
+        told: Told,
+        introduced: Vec<(CoreId, u64)>,
+    ) -> Self {
         let mut lane = Lane::new(own_incarnation, joined.incarnation, now);
         lane.set_version(joined.version);
         Self {
             lane,
             waiting: VecDeque::new(),
             unstored: VecDeque::new(),
-            holdings: Holdings::default(),
+            introduced,
             paused: HashSet::new(),
             source: None,
             next_source: 0,
             told_sources: Vec::new(),
             clock: 0,
-            told: Some(Told::default()),
+            told: Some(told),
             is_announced: false,
             matches: CoreMatches::default(),
         }
@@ -100,7 +109,7 @@ impl Link {
         let (lane, Some(told)) = (&mut self.lane, &mut self.told) else { return };
         let is_more = interest.tell_next(told, count, |entry| {
             let item = match entry {
-                Entry::Filter(filter) => Item::AnnounceWildcard { filter, class: 1 },
+                Entry::Filter(filter, class) => Item::Announce { filter, class: class as u8 },
                 Entry::Group { text, online, members } => {
                     Item::Group { filter: text, online, members }
                 }
@@ -113,10 +122,35 @@ impl Link {
         }
     }
 
+    /// Whether the node has been told of a filter as it was announced.
+    pub(super) fn has_told(&self, filter: &str, announced: Announced) -> bool {
+        self.told.as_ref().is_none_or(|told| told.has(filter, announced))
+    }
+
+    /// Whether the cores know the node as a member.
+    pub(super) fn is_introduced(&mut self, to_all: &Lanes) -> bool {
+        if to_all.are_receipted(&self.introduced) {
+            self.introduced.clear();
+        }
+        self.introduced.is_empty()
+    }
+
+    /// The cores see all filters of the node so far, and are told so in the batches of this turn.
+    pub(super) fn note_shown(&mut self, to_cores: &mut Lanes, cores: u16) {
+        for frame in self.unstored.iter_mut().filter(|frame| frame.is_hidden) {
+            frame.is_hidden = false;
+            frame.barriers = (0..cores)
+                .map(CoreId)
+                .map(|core| (core, to_cores.to(core).ask_receipt()))
+                .collect();
+        }
+    }
+
     /// Receipts frames that all cores concerned have processed and stored. `clock`: all later stamps of the cores exceed it.
     pub(super) fn end_frames(&mut self, now: Now, to_cores: &Lanes, clock: u64) {
-        while let Some(ended) =
-            self.unstored.pop_front_if(|frame| to_cores.are_receipted(&frame.barriers))
+        while let Some(ended) = self
+            .unstored
+            .pop_front_if(|frame| !frame.is_hidden && to_cores.are_receipted(&frame.barriers))
         {
             if ended.asks_clock {
                 self.lane.push(now, &Item::Clock(clock));
@@ -126,17 +160,16 @@ impl Link {
     }
 
     /// Gives the cores what a frame of the node contains.
-    #[expect(clippy::too_many_arguments, reason = "the parts of the gateway, borrowed apart")]
     pub(super) fn give(
         &mut self,
         now: Now,
         content: &Content,
-        to_cores: &mut Lanes,
-        interest: &mut Interest,
-        counters: &mut Counters,
-        place: &Place,
-        own: u16,
+        of: Holder<'_>,
+        process: &mut Process<'_>,
     ) -> Result<(), DecodeError> {
+        let Holder { node, own, holdings, groups, to_cores } = of;
+        let Process { place, interest, elsewhere, counters } = process;
+        let place = *place;
         self.told_sources.resize(place.cores().into(), 0);
         let (next_source, told_sources) =
             (self.next_source, std::mem::take(&mut self.told_sources));
@@ -155,24 +188,16 @@ impl Link {
                     let to = Destination::Store(stamp as u64);
                     given.publish_to_all(&publish, to)?;
                 }
-                Item::AnnounceWildcard { filter, .. } => {
+                Item::Announce { filter, class } => {
                     check(filter)?;
-                    if self.holdings.filters.insert(filter.into()) {
-                        self.holdings.bytes += heap(filter.len()) + ENTRY_BYTES;
-                        node::link_filter(given.to_cores, place.cores(), filter, true);
-                        given.touch_all();
-                    }
+                    elsewhere.announce(node, holdings, filter, class_of(class)?);
                 }
-                Item::WithdrawWildcard { filter } => {
-                    if self.holdings.filters.remove(filter) {
-                        self.holdings.bytes -= heap(filter.len()) + ENTRY_BYTES;
-                        node::link_filter(given.to_cores, place.cores(), filter, false);
-                        given.touch_all();
-                    }
+                Item::Withdraw { filter, class } => {
+                    elsewhere.withdraw(node, holdings, filter, class_of(class)?);
                 }
                 Item::Group { filter, online, members } => {
                     check(filter)?;
-                    self.note_group(filter, members);
+                    groups.note(filter, members);
                     node::link_group(given.to_cores, place.cores(), filter, (online, members));
                     given.touch_all();
                 }
@@ -214,27 +239,19 @@ impl Link {
                         given.push(core, MeshMessage::Session(message));
                     }
                 }
-                Item::AnnounceExact { .. }
-                | Item::WithdrawExact { .. }
-                | Item::RetainedAsk { .. }
-                | Item::RetainedBegin
-                | Item::RetainedEnd { .. } => {}
             }
         }
         let barriers = given.barriers(asks_clock);
         (self.next_source, self.told_sources) = (given.next_source, given.told_sources);
-        self.unstored.push_back(Unstored { frame: content.number, barriers, asks_clock });
+        let is_hidden = holdings.has_changed();
+        self.unstored.push_back(Unstored {
+            frame: content.number,
+            barriers,
+            is_hidden,
+            asks_clock,
+        });
         self.end_frames(now, to_cores, 0);
         Ok(())
-    }
-
-    fn note_group(&mut self, filter: &str, members: u32) {
-        let bytes = heap(filter.len()) + ENTRY_BYTES;
-        if members == 0 {
-            self.holdings.bytes -= if self.holdings.groups.remove(filter) { bytes } else { 0 };
-        } else if self.holdings.groups.insert(filter.into()) {
-            self.holdings.bytes += bytes;
-        }
     }
 
     fn give_publish(
@@ -271,12 +288,9 @@ impl Link {
 
     pub(super) fn heap_bytes(&self) -> usize {
         let waiting: usize = self.waiting.iter().map(Content::len).sum();
-        self.lane.heap_bytes() + waiting + self.holdings.bytes
+        self.lane.heap_bytes() + waiting
     }
 }
-
-/// Estimated memory of an entry of a set, without its text.
-const ENTRY_BYTES: usize = 24;
 
 /// The copies of a message for cores: one in a block for each NUMA node, or one by reference.
 #[derive(Default)]
@@ -390,6 +404,10 @@ fn check(filter: &str) -> Result<(), DecodeError> {
         Ok(_) => Ok(()),
         Err(_) => Err(fault("filter")),
     }
+}
+
+fn class_of(class: u8) -> Result<Class, DecodeError> {
+    Class::try_from(class).map_err(|_| fault("class"))
 }
 
 fn fault(field: &'static str) -> DecodeError {

@@ -2,8 +2,10 @@
 //! clients. Knows no engine that carries frames, and no list of members: it is told which nodes are there.
 //!
 //! **Interest.** The cores announce their subscriptions to the gateway, which announces a filter to all nodes when the
-//! first core does, and withdraws it a while after the last one has: clients that reconnect change nothing. What a node
-//! announces, the gateway announces to the cores in the lane of that node, as if the node were a core.
+//! first core does, and withdraws it a while after the last one has: clients that reconnect change nothing. Each filter has
+//! the highest class of its subscriptions. What a node announces, the gateway writes into the one table that all cores of
+//! the process read; members of shared subscriptions it announces to the cores in the lane of that node, as if the node
+//! were a core.
 //!
 //! **Receipts.** A batch of a core for a node is receipted once the node has receipted the frame with the last of its
 //! items, and a frame of a node once all cores that got something of it have receipted that: so a receipt means the same
@@ -12,6 +14,7 @@
 //! **Nodes that leave.** Everything that waits for a node is receipted, its subscriptions are withdrawn, and the
 //! publishers that it had paused go on.
 
+mod elsewhere;
 mod identity;
 mod interest;
 mod link;
@@ -27,8 +30,9 @@ use shards::NODES_MAX;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::CoreId;
+use crate::cluster::gateway::elsewhere::Elsewhere;
 use crate::cluster::gateway::interest::Interest;
-use crate::cluster::gateway::node::{Heard, Node};
+use crate::cluster::gateway::node::{Heard, Node, Process};
 use crate::cluster::lane::FrameError;
 use crate::cluster::limits::window_of;
 use crate::cluster::view::NodeNumber;
@@ -85,6 +89,7 @@ pub struct Gateway {
     incarnation: u64,
     now: Now,
     interest: Interest,
+    elsewhere: Elsewhere,
     /// As the gateway, to each core.
     lanes: Lanes,
     /// By number; those that have been members at some time.
@@ -100,14 +105,16 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// The gateway at `place`. `seed` is unknown to clients.
+    /// The gateway at `place`, of which there is one. `seed` is unknown to clients.
     pub fn new(place: Place, seed: u64) -> Self {
         let cores = usize::from(place.cores());
+        let writer = place.take_interest_writer().expect("a process has one gateway");
         Self {
             own: NodeId(0),
             incarnation: 0,
             now: Now(0),
             interest: Interest::new(place.cores(), seed),
+            elsewhere: Elsewhere::new(writer),
             lanes: Lanes::of_gateway(&place),
             nodes: (0..NODES_MAX).map(|_| None).collect(),
             clocks: vec![0; cores],
@@ -127,15 +134,18 @@ impl Gateway {
     /// A node has become a member: it is told what the cores hold, and the cores are told of it.
     pub fn add_node(&mut self, now: Now, joined: Joined) {
         self.now = self.now.max(now);
+        if self.has_node(joined.node) {
+            return;
+        }
+        self.tell_member(joined.node, true);
+        let cores = (0..self.place.cores()).map(CoreId);
+        let introduced = cores.map(|core| (core, self.lanes.to(core).ask_receipt())).collect();
         let place = &self.place;
         let slot = &mut self.nodes[usize::from(joined.node.0)];
         let node = slot.get_or_insert_with(|| Box::new(Node::new(place, joined.node)));
-        if node.is_linked() {
-            return;
-        }
-        node.link(self.now, (self.own, self.incarnation), joined);
+        let told = self.interest.nothing_told();
+        node.link(self.now, (self.own, self.incarnation), joined, told, introduced);
         self.share_windows();
-        self.tell_member(joined.node, true);
     }
 
     /// The lanes to all nodes share a bound.
@@ -199,11 +209,9 @@ impl Gateway {
         for message in &messages {
             let nodes = self.nodes.iter_mut().flatten();
             match message {
-                MeshMessage::AnnounceFilter(filter) => {
-                    self.interest.announce(from, batch.text(*filter), self.now, nodes);
-                }
-                MeshMessage::WithdrawFilter(filter) => {
-                    self.interest.withdraw(from, batch.text(*filter), self.now);
+                &MeshMessage::Held { filter, before, class } => {
+                    let filter = batch.text(filter);
+                    self.interest.set_class(from, filter, (before, class), self.now, nodes);
                 }
                 &MeshMessage::Group { filter, online, members } => {
                     let at = shards::GroupAt { core: from.0, online, members };
@@ -281,8 +289,14 @@ impl Gateway {
         self.now = self.now.max(now);
         self.interest.withdraw_due(self.now, &mut self.nodes);
         let (mut goes_on, mut broken) = (false, Vec::new());
+        let mut process = Process {
+            place: &self.place,
+            interest: &mut self.interest,
+            elsewhere: &mut self.elsewhere,
+            counters: &mut self.counters,
+        };
         for node in self.nodes.iter_mut().flatten() {
-            match node.handle_turn(self.now, &mut self.interest, &mut self.counters, &self.place) {
+            match node.handle_turn(self.now, &mut process, &self.lanes) {
                 Ok(has_more) => goes_on |= has_more,
                 Err(error) => broken.push((node.number(), error)),
             }
@@ -292,13 +306,18 @@ impl Gateway {
             self.counters.errors += 1;
             self.remove_node(now, node);
         }
+        match self.elsewhere.show() {
+            true => self.nodes.iter_mut().flatten().for_each(|node| node.note_shown()),
+            // A core reads for less than a microsecond.
+            false => goes_on = true,
+        }
         self.charge();
         goes_on
     }
 
     fn charge(&mut self) {
         let nodes: usize = self.nodes.iter().flatten().map(|node| node.heap_bytes()).sum();
-        let bytes = nodes + self.interest.heap_bytes();
+        let bytes = nodes + self.interest.heap_bytes() + self.elsewhere.heap_bytes();
         self.place.ledger().change(self.charged, bytes);
         self.charged = bytes;
     }

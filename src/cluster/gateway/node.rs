@@ -1,15 +1,18 @@
 //! One other node: its lane, and the lanes as this node to the cores of the process.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use bytes::Bytes;
+use shards::heap;
+use shards::interest::Class;
 
 use crate::base::clock::{Deadline, Now};
 use crate::base::ids::{ConnectionId, CoreId};
 use crate::cluster::codec::{Item, Publish, To};
+use crate::cluster::gateway::elsewhere::{Elsewhere, Holdings};
 use crate::cluster::gateway::identity::{self, EXCHANGE_NAME_BYTES};
-use crate::cluster::gateway::interest::Interest;
+use crate::cluster::gateway::interest::{Announced, Interest, Told};
 use crate::cluster::gateway::link::Link;
 use crate::cluster::gateway::sessions;
 use crate::cluster::gateway::{Counters, Joined, NodeId};
@@ -24,12 +27,34 @@ const FILTERS_PER_TURN: usize = 1_024;
 /// Frames whose content the cores are given in a turn.
 const FRAMES_PER_TURN: usize = 16;
 
-/// What a node had announced before it left: withdrawn from the cores bit by bit.
+/// Estimated memory of an entry of a set, without its text.
+const ENTRY_BYTES: usize = 24;
+
+/// What of the process a node works on.
+pub(super) struct Process<'a> {
+    pub(super) place: &'a Place,
+    pub(super) interest: &'a mut Interest,
+    pub(super) elsewhere: &'a mut Elsewhere,
+    pub(super) counters: &'a mut Counters,
+}
+
+/// The shared subscriptions of which a node has members.
 #[derive(Debug, Default)]
-pub(super) struct Holdings {
-    pub(super) filters: HashSet<Box<str>>,
-    pub(super) groups: HashSet<Box<str>>,
-    pub(super) bytes: usize,
+pub(super) struct Groups {
+    texts: BTreeSet<Box<str>>,
+    bytes: usize,
+}
+
+impl Groups {
+    /// The node has so many members of a shared subscription.
+    pub(super) fn note(&mut self, text: &str, members: u32) {
+        let bytes = heap(text.len()) + ENTRY_BYTES;
+        if members == 0 {
+            self.bytes -= if self.texts.remove(text) { bytes } else { 0 };
+        } else if self.texts.insert(text.into()) {
+            self.bytes += bytes;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -41,14 +66,25 @@ pub(super) struct Node {
     /// As this node, to each core.
     to_cores: Lanes,
     link: Option<Link>,
-    /// What it held when it left, and the cores have to hear that it does not any more.
-    left: Vec<(Box<str>, bool)>,
+    holdings: Holdings,
+    groups: Groups,
+    /// It has left, and the cores do not know yet that it holds nothing any more.
+    is_leaving: bool,
 }
 
 impl Node {
     pub(super) fn new(place: &Place, number: NodeId) -> Self {
         let to_cores = Lanes::of_gateway(place);
-        Self { number, own: 0, cores: place.cores(), to_cores, link: None, left: Vec::new() }
+        Self {
+            number,
+            own: 0,
+            cores: place.cores(),
+            to_cores,
+            link: None,
+            holdings: Holdings::default(),
+            groups: Groups::default(),
+            is_leaving: false,
+        }
     }
 
     pub(super) fn number(&self) -> NodeId {
@@ -63,9 +99,18 @@ impl Node {
         self.link.as_ref().is_none_or(Link::is_settled)
     }
 
-    pub(super) fn link(&mut self, now: Now, (own, incarnation): (NodeId, u64), joined: Joined) {
+    /// Begins a lane to the node, as this one, which has been `told` nothing. It gives the cores what the node sends once
+    /// they have receipted, to the gateway, that it is a member: they forward to members alone.
+    pub(super) fn link(
+        &mut self,
+        now: Now,
+        (own, incarnation): (NodeId, u64),
+        joined: Joined,
+        told: Told,
+        introduced: Vec<(CoreId, u64)>,
+    ) {
         self.own = own.0;
-        self.link = Some(Link::new(now, incarnation, joined));
+        self.link = Some(Link::new(now, incarnation, joined, told, introduced));
     }
 
     /// Sets the window of the lane, in bytes.
@@ -78,9 +123,7 @@ impl Node {
     /// Ends the lane; false if there is none.
     pub(super) fn unlink(&mut self) -> bool {
         let Some(link) = self.link.take() else { return false };
-        let Holdings { filters, groups, .. } = link.holdings;
-        self.left.extend(filters.into_iter().map(|text| (text, false)));
-        self.left.extend(groups.into_iter().map(|text| (text, true)));
+        self.is_leaving = true;
         for (core, connection) in link.paused {
             self.to_cores.to(core).push(MeshMessage::Resume(connection));
         }
@@ -105,12 +148,25 @@ impl Node {
         Some(self.link.as_ref()?.lane.last_heard())
     }
 
-    pub(super) fn tell_filter(&mut self, now: Now, filter: &str) {
-        self.tell(now, &Item::AnnounceWildcard { filter, class: 1 });
+    /// A filter has a class from now on, instead of what was announced before.
+    pub(super) fn tell_class(
+        &mut self,
+        now: Now,
+        filter: &str,
+        before: Option<Announced>,
+        class: Class,
+    ) {
+        self.tell(now, &Item::Announce { filter, class: class as u8 });
+        if let Some(before) = before {
+            self.tell_withdrawal(now, filter, before);
+        }
     }
 
-    pub(super) fn tell_withdrawal(&mut self, now: Now, filter: &str) {
-        self.tell(now, &Item::WithdrawWildcard { filter });
+    /// A filter has no longer what was announced; for a node that was not told of it, it never had.
+    pub(super) fn tell_withdrawal(&mut self, now: Now, filter: &str, before: Announced) {
+        if self.link.as_ref().is_some_and(|link| link.has_told(filter, before)) {
+            self.tell(now, &Item::Withdraw { filter, class: before.class as u8 });
+        }
     }
 
     pub(super) fn tell_group(&mut self, now: Now, filter: &str, online: u32, members: u32) {
@@ -178,36 +234,52 @@ impl Node {
         Ok(Heard::Frame)
     }
 
-    /// Does what is due, and gives the cores what the node sent; whether more could be done at once.
+    /// Does what is due, and gives the cores what the node sent; whether more could be done at once. `to_all` are the lanes
+    /// of the gateway to the cores.
     pub(super) fn handle_turn(
         &mut self,
         now: Now,
-        interest: &mut Interest,
-        counters: &mut Counters,
-        place: &Place,
+        process: &mut Process<'_>,
+        to_all: &Lanes,
     ) -> Result<bool, crate::cluster::codec::DecodeError> {
-        let keep = self.left.len().saturating_sub(FILTERS_PER_TURN);
-        for (text, is_group) in self.left.drain(keep..) {
-            match is_group {
-                true => link_group(&mut self.to_cores, self.cores, &text, (0, 0)),
-                false => link_filter(&mut self.to_cores, self.cores, &text, false),
-            }
-        }
-        if keep > 0 {
+        if self.is_leaving {
+            self.is_leaving = self.forget(process.elsewhere);
             return Ok(true);
         }
         let Some(link) = &mut self.link else { return Ok(false) };
         link.handle_time(now);
-        link.tell_holdings(now, interest, FILTERS_PER_TURN);
+        link.tell_holdings(now, process.interest, FILTERS_PER_TURN);
+        if !link.is_introduced(to_all) {
+            // A receipt will come, and with it a turn.
+            return Ok(link.is_telling());
+        }
         for _ in 0..FRAMES_PER_TURN {
             if (0..self.cores).any(|core| self.to_cores.is_loaded(CoreId(core))) {
                 // A receipt will come, and with it a turn.
                 return Ok(false);
             }
             let Some(content) = link.waiting.pop_front() else { return Ok(link.is_telling()) };
-            link.give(now, &content, &mut self.to_cores, interest, counters, place, self.own)?;
+            let of = Holder {
+                node: self.number.0,
+                own: self.own,
+                holdings: &mut self.holdings,
+                groups: &mut self.groups,
+                to_cores: &mut self.to_cores,
+            };
+            link.give(now, &content, of, process)?;
         }
         Ok(true)
+    }
+
+    /// Withdraws some of what the node had before it left; false when nothing is left of it.
+    fn forget(&mut self, elsewhere: &mut Elsewhere) -> bool {
+        let has_filters = elsewhere.forget(self.number.0, &mut self.holdings, FILTERS_PER_TURN);
+        for _ in 0..FILTERS_PER_TURN {
+            let Some(text) = self.groups.texts.first().cloned() else { break };
+            self.groups.note(&text, 0);
+            link_group(&mut self.to_cores, self.cores, &text, (0, 0));
+        }
+        has_filters || !self.groups.texts.is_empty()
     }
 
     pub(super) fn poll_batch(&mut self, core: CoreId) -> Option<Batch> {
@@ -225,9 +297,21 @@ impl Node {
         self.link.as_ref()?.lane.poll_timeout()
     }
 
+    /// The cores see the filters of the node as they are now: those that match by wildcards are to be found again.
+    pub(super) fn note_shown(&mut self) {
+        if self.holdings.take_has_changed() {
+            for core in (0..self.cores).map(CoreId) {
+                self.to_cores.to(core).push(MeshMessage::InterestChanged);
+            }
+            if let Some(link) = &mut self.link {
+                link.note_shown(&mut self.to_cores, self.cores);
+            }
+        }
+    }
+
     pub(super) fn heap_bytes(&self) -> usize {
-        let left: usize = self.left.iter().map(|(text, _)| text.len() + 32).sum();
-        left + self.link.as_ref().map_or(0, Link::heap_bytes)
+        let held = self.holdings.bytes() + self.groups.bytes;
+        held + self.link.as_ref().map_or(0, Link::heap_bytes)
     }
 }
 
@@ -241,16 +325,14 @@ pub(super) enum Heard {
     Restart,
 }
 
-/// Tells the cores that the node has a filter, or has it no more.
-pub(super) fn link_filter(to_cores: &mut Lanes, cores: u16, text: &str, is_held: bool) {
-    for core in (0..cores).map(CoreId) {
-        let lane = to_cores.to(core);
-        let span = lane.open().push_text(text);
-        lane.push(match is_held {
-            true => MeshMessage::AnnounceFilter(span),
-            false => MeshMessage::WithdrawFilter(span),
-        });
-    }
+/// A node that has sent something, with what it holds.
+pub(super) struct Holder<'a> {
+    pub(super) node: u16,
+    /// This process's own number.
+    pub(super) own: u16,
+    pub(super) holdings: &'a mut Holdings,
+    pub(super) groups: &'a mut Groups,
+    pub(super) to_cores: &'a mut Lanes,
 }
 
 /// Tells the cores how many members of a shared subscription the node has.

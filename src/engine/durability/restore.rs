@@ -311,10 +311,7 @@ impl Engine {
 
     fn restore_subscription(&mut self, index: SessionId, text: &str, of: &image::Subscription) {
         let Ok(filter) = TopicFilter::parse(text, usize::MAX) else { return };
-        let subscribed = self.add_subscription(index, &filter, stored_subscription(index, of));
-        if subscribed.first && filter.share_name().is_none() {
-            self.mesh.announce_restored(&filter);
-        }
+        self.add_subscription(index, &filter, stored_subscription(index, of));
     }
 
     fn restore_deliveries(

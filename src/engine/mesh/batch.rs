@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+#[cfg(feature = "cluster")]
+use shards::interest::Class;
 use shards::{Fingerprint, TopicFilter};
 
 use crate::base::clock::Now;
@@ -55,7 +57,7 @@ pub(crate) enum MeshMessage {
     AnnounceExact(Fingerprint),
     /// The sender has no subscription to the filter any more.
     WithdrawExact(Fingerprint),
-    /// The sender has the first subscription to a filter: one with wildcards, or any between a core and the gateway.
+    /// The sender has the first subscription to a filter with wildcards.
     AnnounceFilter(Span),
     /// The sender has no subscription to the filter any more.
     WithdrawFilter(Span),
@@ -72,6 +74,13 @@ pub(crate) enum MeshMessage {
     /// A node has joined the cluster, or has left it. From the gateway alone. `own` is the number of this node.
     #[cfg(feature = "cluster")]
     Member { node: CoreId, is_member: bool, own: u16 },
+    /// The highest class of the sender's subscriptions to a filter, if it has any, and what it was before. To the gateway
+    /// alone.
+    #[cfg(feature = "cluster")]
+    Held { filter: Span, before: Option<Class>, class: Option<Class> },
+    /// What other nodes hold with wildcards has changed: matches are to be found again. From a node alone.
+    #[cfg(feature = "cluster")]
+    InterestChanged,
     /// What follows was published on this core of the sender. From other nodes alone.
     #[cfg(feature = "cluster")]
     Source(u16),

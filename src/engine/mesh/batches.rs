@@ -123,10 +123,10 @@ impl Engine {
                 self.router.edit_replica().withdraw_exact(from.0, filter)
             }
             MeshMessage::AnnounceFilter(filter) => {
-                self.router.edit_replica().announce(from.0, &batch.filter(filter));
+                self.router.edit_replica().announce_wildcard(from.0, &batch.filter(filter));
             }
             MeshMessage::WithdrawFilter(filter) => {
-                self.router.edit_replica().withdraw(from.0, batch.text(filter));
+                self.router.edit_replica().withdraw_wildcard(from.0, batch.text(filter));
             }
             MeshMessage::Group { filter, online, members } => {
                 let at = shards::GroupAt { core: from.0, online, members };
@@ -149,6 +149,10 @@ impl Engine {
             }
             #[cfg(feature = "cluster")]
             MeshMessage::Source(core) => self.mesh.note_source(from, core),
+            #[cfg(feature = "cluster")]
+            MeshMessage::InterestChanged => self.router.match_again(),
+            #[cfg(feature = "cluster")]
+            MeshMessage::Held { .. } => debug_assert!(false, "for the gateway alone"),
             #[cfg(feature = "cluster")]
             MeshMessage::Session(message) => self.take_session_message(from, batch, message),
             MeshMessage::AskMetrics => {

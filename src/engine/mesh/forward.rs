@@ -8,35 +8,32 @@ use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::{Batch, Destination};
 use crate::engine::retained::Stored;
 use crate::engine::routing::recipients::Recipients;
-use crate::engine::sys_topics;
 
 impl Engine {
     /// Forwards a message to the other cores and nodes that have subscribers for it, or, when it is retained, to
-    /// all of them.
+    /// all of them. Returns whether another node has subscribers.
     pub(in crate::engine) fn forward(
         &mut self,
         recipients: &Recipients,
         draft: &mut Draft<'_>,
         origin: &Origin,
         stored: Option<&Stored>,
-    ) {
-        // Each node has `$SYS` topics of its own.
+    ) -> bool {
         let cores = self.mesh.cores();
-        let is_ours = cfg!(feature = "cluster") && sys_topics::is_ours(draft.content.topic);
         match stored {
             None => {
-                for &core in recipients.cores.iter().filter(|&&core| core < cores || !is_ours) {
+                for &core in recipients.cores.iter().filter(|&&core| core < cores) {
                     self.forward_to(CoreId(core), draft, origin, |_| Destination::Subscribers);
                 }
             }
             Some(stored) => {
-                let nodes = self.mesh.members().filter(|_| !is_ours);
-                for core in self.mesh.others().chain(nodes) {
+                for core in self.mesh.others() {
                     let whom = Destination::SubscribersAndStore(stored.stamp);
                     self.forward_to(core, draft, origin, |_| whom);
                 }
             }
         }
+        self.forward_to_nodes(recipients, draft, origin, stored)
     }
 
     /// Forwards a message to one core.

@@ -9,6 +9,8 @@ pub(in crate::engine) mod batch;
 mod batches;
 mod forward;
 pub(in crate::engine) mod handover;
+#[cfg(feature = "cluster")]
+mod held;
 pub(in crate::engine) mod lanes;
 pub(in crate::engine) mod node_block;
 #[cfg(feature = "cluster")]
@@ -142,18 +144,18 @@ impl Mesh {
         }
     }
 
-    /// Announces the first subscription to a filter on this core to all other cores.
+    /// Announces the first subscription to a filter on this core to all other cores; the other nodes learn of it by
+    /// [`Self::note_subscribed`].
     pub(in crate::engine) fn announce(&mut self, filter: &TopicFilter<'_>, replica: &Replica) {
         if self.is_alone() {
             return;
         }
         let fingerprint = (!filter.has_wildcard()).then(|| replica.fingerprint(filter.text()));
-        for core in self.listeners() {
+        for core in self.others() {
             let lane = self.lanes.to(core);
             let message = match fingerprint {
-                // The other nodes have other fingerprints.
-                Some(fingerprint) if core.0 < self.cores => MeshMessage::AnnounceExact(fingerprint),
-                _ => MeshMessage::AnnounceFilter(lane.open().push_text(filter.text())),
+                Some(fingerprint) => MeshMessage::AnnounceExact(fingerprint),
+                None => MeshMessage::AnnounceFilter(lane.open().push_text(filter.text())),
             };
             lane.push(message);
             lane.note_announcement();
@@ -166,11 +168,11 @@ impl Mesh {
             return;
         }
         let fingerprint = (!shards::has_wildcard(text)).then(|| replica.fingerprint(text));
-        for core in self.listeners() {
+        for core in self.others() {
             let lane = self.lanes.to(core);
             let message = match fingerprint {
-                Some(fingerprint) if core.0 < self.cores => MeshMessage::WithdrawExact(fingerprint),
-                _ => MeshMessage::WithdrawFilter(lane.open().push_text(text)),
+                Some(fingerprint) => MeshMessage::WithdrawExact(fingerprint),
+                None => MeshMessage::WithdrawFilter(lane.open().push_text(text)),
             };
             lane.push(message);
         }

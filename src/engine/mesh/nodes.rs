@@ -5,14 +5,17 @@
 
 use std::collections::VecDeque;
 
-use shards::{Cursor, NODES_MAX, ScanState, ScanStep, TopicFilter};
+use shards::{Cursor, NODES_MAX, ScanState, ScanStep};
 
 use crate::base::ids::CoreId;
 use crate::engine::Engine;
-use crate::engine::draft::Draft;
+use crate::engine::draft::{Draft, Origin};
 use crate::engine::mesh::Mesh;
-use crate::engine::mesh::batch::{Batch, Destination, MeshMessage};
+use crate::engine::mesh::batch::{Batch, Destination};
+use crate::engine::mesh::held::Held;
 use crate::engine::retained::{Stored, core_of};
+use crate::engine::routing::elsewhere::Interested;
+use crate::engine::routing::recipients::Recipients;
 use crate::engine::sys_topics;
 use crate::message::Content;
 use crate::resources::gauges::Place;
@@ -25,13 +28,15 @@ const MESSAGES_MAX: usize = 64;
 #[derive(Debug)]
 pub(super) struct Nodes {
     /// What announces this core's subscriptions to the other nodes.
-    gateway: Option<CoreId>,
+    pub(super) gateway: Option<CoreId>,
     /// The other nodes, a bit for each.
     pub(super) members: u64,
     /// Those that have been members at some time: their lanes may have something left to say.
     known: u64,
     /// Those that are being sent the retained messages.
     joins: VecDeque<Join>,
+    /// What the gateway has been told of this core's subscriptions.
+    pub(super) held: Held,
     /// By node, its core that published what comes next.
     sources: Vec<u16>,
 }
@@ -48,7 +53,14 @@ impl Nodes {
             Some(_) => vec![0; usize::from(NODES_MAX)],
             None => Vec::new(),
         };
-        Self { gateway: place.gateway(), members: 0, known: 0, joins: VecDeque::new(), sources }
+        Self {
+            gateway: place.gateway(),
+            members: 0,
+            known: 0,
+            joins: VecDeque::new(),
+            held: Held::default(),
+            sources,
+        }
     }
 
     /// The core of a node that published what comes next from it.
@@ -104,17 +116,9 @@ impl Mesh {
         }
     }
 
-    /// Announces the first subscription to a restored filter to the other nodes; the other cores learn of it otherwise.
-    pub(in crate::engine) fn announce_restored(&mut self, filter: &TopicFilter<'_>) {
-        let Some(gateway) = self.nodes.gateway else { return };
-        let lane = self.lanes.to(gateway);
-        let text = lane.open().push_text(filter.text());
-        lane.push(MeshMessage::AnnounceFilter(text));
-    }
-
-    /// Whether a node can be sent more retained messages now.
+    /// Whether a node can be sent more retained messages now, or subscriptions are to be classed again.
     pub(in crate::engine) fn has_joins(&self) -> bool {
-        self.nodes.joins.iter().any(|join| !self.lanes.is_loaded(join.node))
+        self.has_reclassed() || self.nodes.joins.iter().any(|join| !self.lanes.is_loaded(join.node))
     }
 }
 
@@ -138,10 +142,14 @@ impl Engine {
         self.retained.set_member(node, is_member);
     }
 
-    /// Sends some retained messages to a node that has joined; false when there is none, or no budget.
+    /// Sends some retained messages to a node that has joined, or classes subscriptions again; false when there is neither,
+    /// or no budget.
     pub(in crate::engine) fn continue_joins(&mut self) -> bool {
         if self.work.is_spent() {
             return false;
+        }
+        if self.continue_reclassing() {
+            return true;
         }
         let place =
             self.mesh.nodes.joins.iter().position(|join| !self.mesh.lanes.is_loaded(join.node));
@@ -182,6 +190,52 @@ impl Engine {
                 Content { topic, payload, passed_on, expires: None, qos: Qos::AtMostOnce };
             self.mesh.send_message(node, &mut Draft::new(removed, true), None, ledger, whom);
         }
+    }
+
+    /// Forwards a message to the other nodes that have subscribers for it, or, when it is retained, to all of them. Returns
+    /// whether there are subscribers. Nobody waits until those have it that have subscribers of QoS 0 alone.
+    #[inline]
+    pub(super) fn forward_to_nodes(
+        &mut self,
+        recipients: &Recipients,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        stored: Option<&Stored>,
+    ) -> bool {
+        self.mesh.nodes.gateway.is_some()
+            && self.forward_in_cluster(recipients, draft, origin, stored)
+    }
+
+    #[inline(never)]
+    fn forward_in_cluster(
+        &mut self,
+        recipients: &Recipients,
+        draft: &mut Draft<'_>,
+        origin: &Origin,
+        stored: Option<&Stored>,
+    ) -> bool {
+        // Each node has `$SYS` topics of its own.
+        if sys_topics::is_ours(draft.content.topic) {
+            return false;
+        }
+        let Interested { all, acknowledged } =
+            self.router.interested_nodes(draft.content.topic, recipients);
+        if let Some(stored) = stored {
+            for node in self.mesh.members() {
+                let whom = Destination::SubscribersAndStore(stored.stamp);
+                self.forward_to(node, draft, origin, |_| whom);
+            }
+            return all != 0;
+        }
+        for node in self.mesh.nodes_of(acknowledged) {
+            self.forward_to(node, draft, origin, |_| Destination::Subscribers);
+        }
+        let reached = self.mesh.reached.len();
+        for node in self.mesh.nodes_of(all & !acknowledged) {
+            self.forward_to(node, draft, origin, |_| Destination::Subscribers);
+        }
+        self.mesh.reached.truncate(reached);
+        all != 0
     }
 
     /// Logs a retained message of another node, once on this node: its own store has all, whatever other nodes lose.

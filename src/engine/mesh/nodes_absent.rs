@@ -1,12 +1,15 @@
 //! Stands in for `nodes` in a build without clusters: there is no other node.
 
-use shards::TopicFilter;
+use shards::{FilterId, Subscribed, Subscription, TopicFilter};
 
-use crate::base::ids::CoreId;
+use crate::base::ids::{CoreId, SessionId};
 use crate::engine::Engine;
+use crate::engine::draft::{Draft, Origin};
 use crate::engine::mesh::Mesh;
+use crate::engine::retained::Stored;
+use crate::engine::routing::recipients::Recipients;
 use crate::message::Content;
-use crate::resources::gauges::Place;
+use crate::resources::gauges::{Ledger, Place};
 
 /// No node.
 #[derive(Clone, Copy, Debug)]
@@ -32,7 +35,24 @@ impl Mesh {
     }
 
     #[inline]
-    pub(in crate::engine) fn announce_restored(&mut self, _filter: &TopicFilter<'_>) {}
+    pub(in crate::engine) fn note_subscribed(
+        &mut self,
+        _filter: &TopicFilter<'_>,
+        _subscription: &Subscription,
+        _subscribed: &Subscribed,
+        _ledger: &Ledger,
+    ) {
+    }
+
+    #[inline]
+    pub(in crate::engine) fn note_unsubscribed(
+        &mut self,
+        _filter: (FilterId, &str),
+        _subscription: &Subscription,
+        _is_last: bool,
+        _ledger: &Ledger,
+    ) {
+    }
 
     #[inline]
     pub(in crate::engine) fn has_joins(&self) -> bool {
@@ -41,6 +61,30 @@ impl Mesh {
 }
 
 impl Engine {
+    /// The other nodes have no subscriber.
+    #[inline]
+    pub(super) fn forward_to_nodes(
+        &mut self,
+        _recipients: &Recipients,
+        _draft: &mut Draft<'_>,
+        _origin: &Origin,
+        _stored: Option<&Stored>,
+    ) -> bool {
+        false
+    }
+
+    #[inline]
+    pub(in crate::engine) fn mark_kept(
+        &self,
+        _session: SessionId,
+        subscription: Subscription,
+    ) -> Subscription {
+        subscription
+    }
+
+    #[inline]
+    pub(in crate::engine) fn note_kept(&mut self, _session: SessionId, _was_kept: bool) {}
+
     #[inline]
     pub(in crate::engine) fn continue_joins(&mut self) -> bool {
         false

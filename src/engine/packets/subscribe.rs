@@ -96,6 +96,7 @@ impl Engine {
         let granted = self.options_of(id, &filter, options, qos);
         let granted = granted.with_filtered(coverage != Coverage::Whole);
         let subscription = Subscription { subscriber, options: granted, identifier };
+        let subscription = self.mark_kept(session, subscription);
         let subscribed = self.add_subscription(session, &filter, subscription);
         if subscribed.replaced != Some(subscription) {
             self.durability.append_subscribed(&self.sessions[session], text, &subscription);

@@ -93,10 +93,11 @@ impl Engine {
             }
         }
         self.slow_publisher(origin.publisher, &pressure);
-        if !self.mesh.is_alone() {
-            self.forward(&recipients, &mut draft, origin, stored);
+        let is_matched = !recipients.is_empty();
+        if self.mesh.is_alone() {
+            return is_matched;
         }
-        !recipients.is_empty()
+        self.forward(&recipients, &mut draft, origin, stored) || is_matched
     }
 
     /// Delivers a message of another core to the subscribers of this core.

@@ -8,6 +8,11 @@
 pub(in crate::engine) mod backpressure;
 pub(in crate::engine) mod congestion;
 pub(in crate::engine) mod deliver;
+#[cfg(feature = "cluster")]
+pub(in crate::engine) mod elsewhere;
+#[cfg(not(feature = "cluster"))]
+#[path = "elsewhere_absent.rs"]
+mod elsewhere;
 mod encode;
 mod fan_out;
 mod fan_out_batch;
@@ -29,6 +34,7 @@ use crate::base::limits;
 use crate::base::metrics::Metrics;
 use crate::engine::access::ReadRules;
 use crate::engine::mesh::lanes::Awaited;
+use crate::engine::routing::elsewhere::Elsewhere;
 use crate::engine::routing::encode::Template;
 use crate::engine::routing::fan_out_batch::FanOutBatch;
 use crate::engine::routing::fan_outs::FanOuts;
@@ -75,11 +81,13 @@ impl Router {
     ) -> Self {
         let ledger = place.ledger();
         let cache_bytes_max = cache_bytes_max(place, memory_bytes_max);
+        let elsewhere = Elsewhere::new(place);
+        let cache = TopicCache::new(hashing, cache_bytes_max, ledger.clone(), elsewhere);
         Self {
             index: Accounted::new(SubscriptionIndex::new(seed), ledger.clone()),
             listed: Charge::on(ledger),
             replica: Accounted::new(Replica::new(seed), ledger.clone()),
-            cache: TopicCache::new(hashing, cache_bytes_max, ledger.clone()),
+            cache,
             batch: FanOutBatch::default(),
             fan_outs: FanOuts::new(ledger),
             template: Template::default(),

@@ -10,6 +10,7 @@ use shards::{
 use crate::base::ids::SessionId;
 use crate::base::limits;
 use crate::engine::access::{ReadRules, Reader};
+use crate::engine::routing::elsewhere::Elsewhere;
 use crate::resources::accounted::{OWN_BYTES, heap};
 use crate::resources::gauges::Ledger;
 use crate::session::outbound::Identifiers;
@@ -56,7 +57,7 @@ pub struct Recipients {
     pub plain: usize,
     /// Shared subscriptions that match: one member of each receives the message.
     pub shared: Vec<SharedSubscription>,
-    /// Other cores with subscribers.
+    /// Other cores with subscribers, and after them other nodes with subscribers to filters with wildcards, see `elsewhere`.
     pub cores: Vec<u16>,
     /// Encodings that the plain sessions need.
     pub classes: Classes,
@@ -250,6 +251,10 @@ pub struct TopicCache {
     read_rules: Option<Arc<dyn ReadRules>>,
     /// Some sessions take a part of all topics.
     has_parts: bool,
+    /// What is not needed for all recipients is done: some subscriptions are filtered, or other nodes may have some.
+    has_more: bool,
+    /// The subscriptions of other nodes.
+    pub(super) elsewhere: Elsewhere,
 }
 
 #[derive(Debug)]
@@ -274,7 +279,12 @@ impl Entry {
 
 impl TopicCache {
     /// An empty cache that takes at most `bytes_max` bytes.
-    pub fn new(hashing: Hashing, bytes_max: usize, ledger: Ledger) -> Self {
+    pub(super) fn new(
+        hashing: Hashing,
+        bytes_max: usize,
+        ledger: Ledger,
+        elsewhere: Elsewhere,
+    ) -> Self {
         Self {
             table: HashTable::new(),
             cleared: Vec::new(),
@@ -292,6 +302,8 @@ impl TopicCache {
             is_filtered: false,
             read_rules: None,
             has_parts: false,
+            has_more: elsewhere.is_there(),
+            elsewhere,
         }
     }
 
@@ -300,6 +312,7 @@ impl TopicCache {
         if self.read_rules.is_some() || read_rules.is_some() {
             self.read_rules = read_rules;
             self.is_filtered = self.has_parts || self.read_rules.is_some();
+            self.has_more = self.is_filtered || self.elsewhere.is_there();
             self.clear();
         }
     }
@@ -307,7 +320,7 @@ impl TopicCache {
     /// Some session takes a part of all topics.
     #[cfg(feature = "bridge")]
     pub fn note_part(&mut self) {
-        (self.has_parts, self.is_filtered) = (true, true);
+        (self.has_parts, self.is_filtered, self.has_more) = (true, true, true);
         self.clear();
     }
 
@@ -328,6 +341,15 @@ impl TopicCache {
         let may_read = decisions.may_read(&reader(session, sessions));
         self.steps += INDEX_STEPS_PER_STEP * decisions.steps();
         may_read
+    }
+
+    /// Leaves out subscriptions that do not receive the topic, and adds the nodes with subscribers to the other cores.
+    #[cold]
+    fn do_more(&mut self, topic: &str, sessions: &SessionTable) {
+        if self.is_filtered {
+            self.leave_out(topic, sessions);
+        }
+        self.steps += self.elsewhere.add_nodes(topic, &mut self.scratch_elsewhere.cores);
     }
 
     /// Leaves out matching subscriptions of sessions that do not take the topic, and those with a mark whose sessions
@@ -407,7 +429,9 @@ impl TopicCache {
     }
 
     fn settle(&mut self) {
-        let scratch = self.scratch.heap_bytes() + self.scratch_elsewhere.heap_bytes();
+        let scratch = self.scratch.heap_bytes()
+            + self.scratch_elsewhere.heap_bytes()
+            + self.elsewhere.heap_bytes();
         let bytes = self.entry_bytes + self.table_bytes() + scratch;
         let bytes = bytes.saturating_sub(OWN_BYTES);
         self.ledger.charge(bytes.saturating_sub(self.charged));
@@ -462,13 +486,13 @@ impl TopicCache {
     ) -> Recipients {
         index.matches(topic, &mut self.scratch);
         self.steps += self.scratch.steps();
-        if self.is_filtered {
-            self.leave_out(topic, sessions);
+        replica.matches(topic, &mut self.scratch_elsewhere);
+        if self.has_more {
+            self.do_more(topic, sessions);
         }
         let class = |session: SessionId| sessions[session].class;
         let mut recipients = Recipients::new(&mut self.scratch, class);
-        let elsewhere = &mut self.scratch_elsewhere;
-        replica.matches(topic, elsewhere);
+        let elsewhere = &self.scratch_elsewhere;
         // To build the recipients, and to cache them.
         self.steps += elsewhere.steps() + ANSWER_STEPS;
         recipients.cores.clone_from(&elsewhere.cores);

@@ -45,10 +45,12 @@ impl Engine {
         subscription: Subscription,
     ) -> Subscribed {
         self.flush_fan_out_batch();
+        let subscription = self.mark_kept(session, subscription);
         let subscribed = self.router.subscribe(filter, subscription);
         if subscribed.replaced.is_none() {
             self.sessions[session].subscriptions.push(subscribed.filter);
         }
+        self.mesh.note_subscribed(filter, &subscription, &subscribed, self.memory.ledger());
         subscribed
     }
 
@@ -90,6 +92,8 @@ impl Engine {
             false => self.router.index.text(filter),
         };
         let Some(gone) = self.router.unsubscribe(filter, session) else { return };
+        let (of, ledger) = ((filter, text.as_str()), self.memory.ledger());
+        self.mesh.note_unsubscribed(of, &gone.subscription, gone.last, ledger);
         if filter.is_shared() {
             self.router.leave_group(filter, &text, gone.last, &mut self.mesh);
         } else if gone.last {

@@ -40,7 +40,7 @@ impl Cluster {
     fn apart(nodes: u16, cores: u16) -> Self {
         let node = |number| {
             let began_us = 1_000_000_000_000_000;
-            let (places, own) = Place::in_cluster(vec![0; usize::from(cores)], began_us);
+            let (places, own) = Place::in_cluster(vec![0; usize::from(cores)], began_us, 7);
             // Nodes assign other identifiers.
             let keys = Keys { identifiers: [7, u64::from(number)], ..Keys::fixed(7) };
             let at = |place| World::with_keys(place, |_| {}, Box::new(AllowAll), keys);

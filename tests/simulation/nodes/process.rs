@@ -53,7 +53,7 @@ impl Process {
         capacity: usize,
     ) -> (Self, Vec<Place>) {
         let began_us = WALL_AT_ZERO_US + AHEAD_US * node as u64;
-        let (places, own) = Place::in_cluster(vec![0; cores], began_us);
+        let (places, own) = Place::in_cluster(vec![0; cores], began_us, 7);
         let mut gateway = Gateway::new(own, 7);
         gateway.begin(NodeId(node as u16), incarnation);
         let process = Self {
