@@ -111,6 +111,7 @@ impl Interest {
             }
             return;
         };
+        let needed = held.needed();
         if let Some(before) = before {
             let cores = &mut held.cores[before as usize];
             *cores = cores.saturating_sub(1);
@@ -125,7 +126,7 @@ impl Interest {
                 self.change(text, before, class, now, nodes);
             }
             Some(class) if class == before.class => held.until = None,
-            _ if held.until.is_none() => {
+            now_needed if now_needed != needed || held.until.is_none() => {
                 let until = now.after(WITHDRAWAL_DELAY);
                 held.until = Some(until);
                 if !std::mem::replace(&mut held.waits, true) {
@@ -320,6 +321,12 @@ impl Interest {
             left -= 1;
         }
         left == 0
+    }
+
+    /// For tests: the class that a filter is announced with.
+    #[cfg(test)]
+    pub(super) fn announced_class(&self, filter: &str) -> Option<Class> {
+        Some(self.held.get(filter)?.announced.class)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -360,6 +360,12 @@ impl Gateway {
         &self.counters
     }
 
+    /// For tests: the class that a filter of the cores is announced with.
+    #[cfg(test)]
+    pub fn announced_class(&self, filter: &str) -> Option<shards::interest::Class> {
+        self.interest.announced_class(filter)
+    }
+
     /// Number of filters and shared subscriptions that the cores hold.
     pub fn filters(&self) -> usize {
         self.interest.len()

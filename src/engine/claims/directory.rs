@@ -3,8 +3,6 @@
 
 use std::collections::HashMap;
 
-use shards::NODES_MAX;
-
 /// Estimated memory of an entry with its part of the room of the table.
 const ENTRY_BYTES: usize = 32;
 
@@ -17,16 +15,16 @@ pub(super) struct Directory {
     /// The number of this node, and its claims.
     own: u16,
     of_own: HashMap<u64, u64>,
-    /// The claims of the other nodes, by number: those of a node that leaves go at once.
-    of_others: Vec<HashMap<u64, u64>>,
+    /// The claims of each other node that has any: those of a node that leaves go at once. A look-up costs as many as there
+    /// are such nodes.
+    of_others: Vec<(u16, HashMap<u64, u64>)>,
     /// A stamp that no claim of this core exceeds.
     latest: u64,
 }
 
 impl Directory {
     pub fn new() -> Self {
-        let of_others = (0..NODES_MAX).map(|_| HashMap::new()).collect();
-        Self { own: 0, of_own: HashMap::new(), of_others, latest: 0 }
+        Self { own: 0, of_own: HashMap::new(), of_others: Vec::new(), latest: 0 }
     }
 
     /// This node has another number now.
@@ -52,8 +50,8 @@ impl Directory {
 
     /// The claim of another node.
     pub fn elsewhere(&self, client: u64) -> Option<Claim> {
-        let claims = (0..).zip(&self.of_others);
-        claims.filter_map(|(node, of)| Some((*of.get(&client)?, node))).max()
+        let claims = self.of_others.iter();
+        claims.filter_map(|(node, of)| Some((*of.get(&client)?, *node))).max()
     }
 
     /// This node has the session: a claim of another node does not count any more.
@@ -66,11 +64,16 @@ impl Directory {
     pub fn set_claim(&mut self, client: u64, (stamp, node): Claim) {
         self.remove_own(client);
         self.remove_elsewhere(client);
-        self.of_others[usize::from(node)].insert(client, stamp);
+        let place = self.of_others.iter().position(|(of, _)| *of == node);
+        let place = place.unwrap_or_else(|| {
+            self.of_others.push((node, HashMap::new()));
+            self.of_others.len() - 1
+        });
+        self.of_others[place].1.insert(client, stamp);
     }
 
     fn remove_elsewhere(&mut self, client: u64) {
-        for of in &mut self.of_others {
+        for (_, of) in &mut self.of_others {
             if of.remove(&client).is_some() {
                 give_back(of);
             }
@@ -86,7 +89,7 @@ impl Directory {
 
     /// Another node has the session no more.
     pub fn remove(&mut self, client: u64, (stamp, node): Claim) {
-        let of = &mut self.of_others[usize::from(node)];
+        let Some((_, of)) = self.of_others.iter_mut().find(|(of, _)| *of == node) else { return };
         if of.get(&client).is_some_and(|&claimed| claimed <= stamp) {
             of.remove(&client);
             give_back(of);
@@ -95,17 +98,17 @@ impl Directory {
 
     /// A node has left: its claims are forgotten.
     pub fn forget(&mut self, node: u16) {
-        self.of_others[usize::from(node)] = HashMap::new();
+        self.of_others.retain(|(of, _)| *of != node);
     }
 
     /// Number of claims of other nodes.
     pub fn others(&self) -> usize {
-        self.of_others.iter().map(HashMap::len).sum()
+        self.of_others.iter().map(|(_, of)| of.len()).sum()
     }
 
     /// Estimated memory.
     pub fn bytes(&self) -> usize {
-        let others: usize = self.of_others.iter().map(HashMap::capacity).sum();
+        let others: usize = self.of_others.iter().map(|(_, of)| of.capacity()).sum();
         (self.of_own.capacity() + others) * ENTRY_BYTES
     }
 }
@@ -166,6 +169,7 @@ mod tests {
         directory.set_claim(100, (1, 4));
         directory.forget(3);
         assert_eq!((directory.others(), directory.elsewhere(5)), (1, None));
+        assert_eq!(directory.of_others.len(), 1, "a look-up costs one for each node with claims");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Several nodes: engines and gateways, with a carrier that loses what the test says.
 
 mod claims;
+mod classes;
 
 use super::*;
 use crate::cluster::gateway::{Gateway, Joined, NodeId};
@@ -10,6 +11,8 @@ use bytes::Bytes;
 struct Node {
     cores: Vec<World>,
     gateway: Gateway,
+    /// That of the gateway.
+    place: Place,
 }
 
 /// Nodes that exchange frames when the test says so.
@@ -38,20 +41,21 @@ impl Cluster {
 
     /// Nodes that do not know each other.
     fn apart(nodes: u16, cores: u16) -> Self {
-        let node = |number| {
-            let began_us = 1_000_000_000_000_000;
-            let (places, own) = Place::in_cluster(vec![0; usize::from(cores)], began_us, 7);
-            // Nodes assign other identifiers.
-            let keys = Keys { identifiers: [7, u64::from(number)], ..Keys::fixed(7) };
-            let at = |place| World::with_keys(place, |_| {}, Box::new(AllowAll), keys);
-            let cores = places.into_iter().map(at).collect();
-            let mut gateway = Gateway::new(own, 7);
-            gateway.begin(NodeId(number), 1);
-            Node { cores, gateway }
-        };
-        let nodes = (0..nodes).map(node).collect();
+        let nodes = (0..nodes).map(|number| Self::node(number, cores)).collect();
         let loses = Box::new(|_, _| false);
         Self { nodes, now: Now(0), loses, frames: Vec::new() }
+    }
+
+    fn node(number: u16, cores: u16) -> Node {
+        let began_us = 1_000_000_000_000_000;
+        let (places, own) = Place::in_cluster(vec![0; usize::from(cores)], began_us, 7);
+        // Nodes assign other identifiers.
+        let keys = Keys { identifiers: [7, u64::from(number)], ..Keys::fixed(7) };
+        let at = |place| World::with_keys(place, |_| {}, Box::new(AllowAll), keys);
+        let cores = places.into_iter().map(at).collect();
+        let mut gateway = Gateway::new(own.clone(), 7);
+        gateway.begin(NodeId(number), 1);
+        Node { cores, gateway, place: own }
     }
 
     /// A node learns that another one is a member.
@@ -69,7 +73,7 @@ impl Cluster {
     fn turn(&mut self) -> bool {
         let mut has_moved = false;
         let now = self.now;
-        for (number, Node { cores, gateway }) in self.nodes.iter_mut().enumerate() {
+        for (number, Node { cores, gateway, .. }) in self.nodes.iter_mut().enumerate() {
             for from in 0..cores.len() {
                 for to in (0..cores.len()).filter(|&to| to != from) {
                     while let Some(batch) = cores[from].engine.poll_batch(CoreId(to as u16)) {
