@@ -331,7 +331,9 @@ impl Judge {
         }
         for (client, subscriber) in self.subscribers.iter().enumerate() {
             let Some(core) = subscriber.core.filter(|&core| core != home) else { continue };
-            let is_owed = plain(subscriber, of).next().is_some();
+            // Nobody waits for another node that has subscribers of QoS 0 alone.
+            let is_near = world.group(home).contains(&core);
+            let is_owed = plain(subscriber, of).any(|held| is_near || held.qos > 0);
             if is_owed
                 && subscriber.whereabouts.is_here_since(read_in)
                 && world.lanes[home][core].arrived < read_in

@@ -272,7 +272,7 @@ impl World {
     }
 
     /// The cores of the process that has a core.
-    fn group(&self, core: usize) -> Range<usize> {
+    pub fn group(&self, core: usize) -> Range<usize> {
         self.nodes.group(core, self.cores.len())
     }
 
