@@ -173,7 +173,10 @@ impl ExactWriter {
         }
         self.len -= forgotten;
         self.fills[number].words -= forgotten as u32;
-        self.give_back(exact, epochs, number);
+        match self.fills[number].words {
+            0 => self.drop_table(exact, epochs, number),
+            _ => self.give_back(exact, epochs, number),
+        }
         forgotten
     }
 
@@ -182,6 +185,24 @@ impl ExactWriter {
         let fill = self.fills[number];
         if fill.places as usize > PLACES_MIN && fill.places > 8 * fill.words {
             self.replace(exact, epochs, number, fill.words as usize * 2);
+        }
+    }
+
+    /// A part has no table any more.
+    fn drop_table(&mut self, exact: &Exact, epochs: &Epochs, number: usize) {
+        let old = exact.parts[number].load(Relaxed);
+        exact.parts[number].store(ptr::null_mut(), Release);
+        self.fills[number] = Fill::default();
+        self.retire(epochs, old);
+        self.free(epochs);
+    }
+
+    /// Keeps a table that nobody gets any more until no reader has it.
+    fn retire(&mut self, epochs: &Epochs, old: *mut Table) {
+        if !old.is_null() {
+            // SAFETY: from `Box::into_raw`; nobody gets the pointer from now on, and it is freed only once no reader has
+            // it.
+            self.retired.push_back(Retired(epochs.end(), unsafe { Box::from_raw(old) }));
         }
     }
 
@@ -201,11 +222,7 @@ impl ExactWriter {
         self.places += next.places.len();
         // Release: whoever has the pointer sees the words.
         exact.parts[number].store(Box::into_raw(Box::new(next)), Release);
-        if !old.is_null() {
-            // SAFETY: from `Box::into_raw`; nobody gets the pointer from now on, and it is freed only once no reader has
-            // it.
-            self.retired.push_back(Retired(epochs.end(), unsafe { Box::from_raw(old) }));
-        }
+        self.retire(epochs, old);
         self.free(epochs);
     }
 

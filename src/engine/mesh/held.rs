@@ -1,12 +1,12 @@
 //! What this core holds, as the gateway is told: for each filter that is not shared, the highest class of its subscriptions.
 //! A publisher's acknowledgement on another node waits for this one unless that is the lowest.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use shards::interest::Class;
 use shards::{FilterId, Subscribed, Subscription, SubscriptionOptions, TopicFilter};
 
-use crate::base::ids::{SessionId, SessionRef};
+use crate::base::ids::SessionId;
 use crate::engine::Engine;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::MeshMessage;
@@ -15,17 +15,12 @@ use crate::resources::gauges::{Charge, Ledger};
 /// Estimated memory of an entry of a map with its part of the room of the table.
 const ENTRY_BYTES: usize = 24;
 
-/// Steps of the budget to find the class of a subscription again.
-const STEPS: usize = 2;
-
 /// The subscriptions of this core by class.
 #[derive(Debug, Default)]
 pub(super) struct Held {
     /// By filter, the number of subscriptions of the two higher classes, if there are any.
     counts: HashMap<FilterId, [u32; 2]>,
     charge: Charge,
-    /// Sessions that are kept, or not any more, and the number of their subscriptions that are not classed again.
-    changed: VecDeque<(SessionRef, usize)>,
 }
 
 fn class_of(options: SubscriptionOptions) -> Class {
@@ -126,15 +121,12 @@ impl Mesh {
             lane.note_announcement();
         }
     }
-
-    /// Whether subscriptions are left to be classed again.
-    pub(super) fn has_reclassed(&self) -> bool {
-        !self.nodes.held.changed.is_empty()
-    }
 }
 
 impl Engine {
-    /// A subscription of a session, marked if the session is kept. Without a cluster nothing is marked.
+    /// A subscription of a session, marked if the session is kept. Without a cluster nothing is marked. A session that is not
+    /// kept ends with its connection, so that it is never kept later; one that is kept no more, since its client has come
+    /// back with an expiry interval of 0, has the mark until it ends.
     pub(in crate::engine) fn mark_kept(
         &self,
         session: SessionId,
@@ -145,52 +137,5 @@ impl Engine {
         }
         let is_kept = self.sessions[session].is_persistent();
         Subscription { options: subscription.options.with_kept(is_kept), ..subscription }
-    }
-
-    /// A session may be kept now, or not any more, with subscriptions that were made before: their class is found again, a
-    /// part in each turn.
-    pub(in crate::engine) fn note_kept(&mut self, session: SessionId, was_kept: bool) {
-        let state = &self.sessions[session];
-        let count = state.subscriptions.len();
-        if self.mesh.nodes.gateway.is_some() && count > 0 && state.is_persistent() != was_kept {
-            let reference = self.sessions.reference(session);
-            let changed = &mut self.mesh.nodes.held.changed;
-            match changed.iter_mut().find(|(of, _)| *of == reference) {
-                Some((_, left)) => *left = count,
-                None => changed.push_back((reference, count)),
-            }
-        }
-    }
-
-    /// Finds the class of some subscriptions again; false when there is nothing to do, or no budget.
-    pub(super) fn continue_reclassing(&mut self) -> bool {
-        let Some((reference, mut left)) = self.mesh.nodes.held.changed.pop_front() else {
-            return false;
-        };
-        while left > 0 && !self.work.is_spent() {
-            left -= 1;
-            let Some(state) = self.sessions.resolve(reference) else { return true };
-            left = left.min(state.subscriptions.len());
-            let Some(&filter) = state.subscriptions.get(left) else { continue };
-            self.work.spend(STEPS);
-            self.class_again(reference.session, filter);
-        }
-        if left > 0 {
-            self.mesh.nodes.held.changed.push_front((reference, left));
-        }
-        true
-    }
-
-    fn class_again(&mut self, session: SessionId, filter: FilterId) {
-        let index = self.router.index();
-        let Some(subscription) = index.get(filter, session.into()) else { return };
-        let is_kept = self.sessions[session].is_persistent();
-        if filter.is_shared() || subscription.options.is_kept() == is_kept {
-            return;
-        }
-        let text = index.text(filter);
-        if let Ok(filter) = TopicFilter::parse(&text, usize::MAX) {
-            self.add_subscription(session, &filter, subscription);
-        }
     }
 }

@@ -116,9 +116,9 @@ impl Mesh {
         }
     }
 
-    /// Whether a node can be sent more retained messages now, or subscriptions are to be classed again.
+    /// Whether a node can be sent more retained messages now.
     pub(in crate::engine) fn has_joins(&self) -> bool {
-        self.has_reclassed() || self.nodes.joins.iter().any(|join| !self.lanes.is_loaded(join.node))
+        self.nodes.joins.iter().any(|join| !self.lanes.is_loaded(join.node))
     }
 }
 
@@ -142,14 +142,10 @@ impl Engine {
         self.retained.set_member(node, is_member);
     }
 
-    /// Sends some retained messages to a node that has joined, or classes subscriptions again; false when there is neither,
-    /// or no budget.
+    /// Sends some retained messages to a node that has joined; false when there is none, or no budget.
     pub(in crate::engine) fn continue_joins(&mut self) -> bool {
         if self.work.is_spent() {
             return false;
-        }
-        if self.continue_reclassing() {
-            return true;
         }
         let place =
             self.mesh.nodes.joins.iter().position(|join| !self.mesh.lanes.is_loaded(join.node));

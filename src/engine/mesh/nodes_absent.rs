@@ -83,9 +83,6 @@ impl Engine {
     }
 
     #[inline]
-    pub(in crate::engine) fn note_kept(&mut self, _session: SessionId, _was_kept: bool) {}
-
-    #[inline]
     pub(in crate::engine) fn continue_joins(&mut self) -> bool {
         false
     }

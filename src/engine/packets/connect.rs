@@ -571,7 +571,6 @@ impl Engine {
         let session = &mut self.sessions[index];
         session.connection = Some(id);
         session.expires = None;
-        let was_kept = session.is_persistent();
         session.expiry_interval_s = agreed.expiry_interval_s;
         // A Will still waiting from the connection before is cancelled [MQTT-3.1.3-9].
         session.will = None;
@@ -589,7 +588,6 @@ impl Engine {
             inbound.resume();
         }
         self.router.set_connected(index, &self.sessions[index].subscriptions, true);
-        self.note_kept(index, was_kept);
         if agreed.keep_alive_s > 0 {
             let connection = &mut self.connections[id];
             let deadline = connection.keep_alive_deadline();

@@ -82,29 +82,36 @@ fn a_node_is_not_waited_for_any_more_ten_seconds_after_its_last_subscriber_of_qo
 }
 
 #[test]
-fn the_filters_of_a_session_that_becomes_kept_by_a_new_connect_are_announced_so() {
+fn the_filters_of_a_session_that_is_kept_by_a_new_connect_are_announced_so_before_its_suback() {
     let mut cluster = Cluster::new(2, 1);
-    let resumed = Client { clean_start: false, ..Client::v5("name") };
-    let id = cluster.world(0, 0).connect(&resumed);
-    for (filter, qos) in
-        [("a", Qos::AtLeastOnce), ("b/+", Qos::ExactlyOnce), ("c", Qos::AtMostOnce)]
-    {
-        cluster.world(0, 0).subscribe(id, filter, qos);
-    }
-    cluster.settle();
-    let classes = |cluster: &Cluster| ["a", "b/+", "c"].map(|filter| cluster.class(0, filter));
     let of = |a, b, c| [Some(a), Some(b), Some(c)];
-    assert_eq!(classes(&cluster), of(Class::Acknowledged, Class::Acknowledged, Class::AtMostOnce));
-    let kept = Client { clean_start: false, ..Client::persistent("name") };
-    cluster.world(0, 0).connect(&kept);
+    let classes = |cluster: &Cluster| ["a", "b/+", "c"].map(|filter| cluster.class(0, filter));
+    let subscribe = |cluster: &mut Cluster, client: &Client<'_>| {
+        let id = cluster.world(0, 0).connect(client);
+        let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::AtMostOnce];
+        for (filter, qos) in ["a", "b/+", "c"].into_iter().zip(qos) {
+            cluster.world(0, 0).subscribe(id, filter, qos);
+        }
+        cluster.settle_soon();
+        id
+    };
+    subscribe(&mut cluster, &Client { clean_start: false, ..Client::v5("name") });
+    cluster.settle();
+    let not_kept = of(Class::Acknowledged, Class::Acknowledged, Class::AtMostOnce);
+    assert_eq!(classes(&cluster), not_kept);
+    cluster.loses = Box::new(|_, _| true);
+    let id = subscribe(&mut cluster, &Client::persistent("name"));
+    assert_eq!(classes(&cluster), of(Class::Stored, Class::Stored, Class::AtMostOnce));
+    cluster.settle();
+    let packets = cluster.world(0, 0).packets(id, Version::V5).join("\n");
+    assert_eq!(packets.matches("Suback").count(), 0, "the other node does not know: {packets}");
+    cluster.loses = Box::new(|_, _| false);
+    cluster.settle();
+    assert_eq!(cluster.count((0, 0, id), "Suback"), 3);
+    // It comes back, and subscribes once more.
+    subscribe(&mut cluster, &Client::persistent("name"));
     cluster.settle();
     assert_eq!(classes(&cluster), of(Class::Stored, Class::Stored, Class::AtMostOnce));
-    // And it is not kept any more.
-    cluster.world(0, 0).connect(&resumed);
-    for _ in 0..4 {
-        cluster.settle();
-    }
-    assert_eq!(classes(&cluster), of(Class::Acknowledged, Class::Acknowledged, Class::AtMostOnce));
 }
 
 #[test]
