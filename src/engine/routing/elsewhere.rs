@@ -50,7 +50,7 @@ impl Elsewhere {
         let acknowledged = self.matches.nodes(Class::Acknowledged);
         for node in (0..shards::NODES_MAX).filter(|node| all & 1 << node != 0) {
             let mark = if acknowledged & 1 << node == 0 { AT_MOST_ONCE } else { 0 };
-            cores.push(self.cores + node | mark);
+            cores.push((self.cores + node) | mark);
         }
         self.matches.steps()
     }
