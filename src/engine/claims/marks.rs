@@ -13,6 +13,7 @@ use crate::engine::Engine;
 use crate::engine::claims::arrivals::Arrival;
 use crate::engine::claims::{Claims, Waiting};
 use crate::engine::draft::Draft;
+use crate::engine::mesh::Mesh;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::routing::recipients::Recipient;
 
@@ -32,8 +33,16 @@ impl Source {
     }
 
     /// A core of another node.
-    pub fn of_node(node: CoreId, core: u16) -> Self {
+    fn of_node(node: CoreId, core: u16) -> Self {
         Self { core: (u32::from(node.0) + 1) << 16 | u32::from(core), marks: u64::MAX }
+    }
+
+    /// Where what comes now from a core, or from another node, was published.
+    pub fn behind(mesh: &Mesh, from: CoreId) -> Self {
+        match from.0 < mesh.cores() {
+            true => Self::core(from),
+            false => Self::of_node(from, mesh.core_of_node(from)),
+        }
     }
 
     /// Whether it is this node, or among these.
@@ -213,7 +222,7 @@ impl Engine {
 
     /// A core's mark has come for a session that comes here.
     pub(super) fn take_mark(&mut self, from: CoreId, client: &str, stamp: u64, cores: u16) {
-        let (source, number) = (self.mesh.source_of(from), self.claims.count_mark());
+        let (source, number) = (Source::behind(&self.mesh, from), self.claims.count_mark());
         let waiting = self.claims.waiting.get_mut(client).filter(|of| of.stamp == stamp);
         if let Some(marks) = waiting.and_then(Waiting::marks) {
             marks.take(from, cores, source, number);

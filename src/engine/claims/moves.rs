@@ -165,7 +165,7 @@ impl Engine {
 
     /// The mark of a core has come for a session that moves to another node.
     pub(super) fn take_flushed(&mut self, from: CoreId, client: &str, stamp: u64, cores: u16) {
-        let (source, number) = (self.mesh.source_of(from), self.claims.count_mark());
+        let (source, number) = (Source::behind(&self.mesh, from), self.claims.count_mark());
         let of = self.claims.moves.get_mut(client).filter(|of| of.stamp == stamp);
         let Some(marks) = of.and_then(|of| of.marks.as_mut()) else { return };
         marks.take(from, cores, source, number);

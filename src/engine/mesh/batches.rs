@@ -8,6 +8,8 @@ use std::collections::VecDeque;
 use crate::base::clock::Now;
 use crate::base::ids::{CoreId, Publisher};
 use crate::engine::Engine;
+#[cfg(feature = "cluster")]
+use crate::engine::claims::marks::Source;
 use crate::engine::draft::{Draft, Origin};
 use crate::engine::durability::Durability;
 use crate::engine::mesh::Mesh;
@@ -134,7 +136,7 @@ impl Engine {
             }
             MeshMessage::Publish(forwarded) => {
                 #[cfg(feature = "cluster")]
-                let before = self.claims.set_source(self.mesh.source_of(from));
+                let before = self.claims.set_source(Source::behind(&self.mesh, from));
                 self.take_forwarded(from, batch, &forwarded);
                 #[cfg(feature = "cluster")]
                 self.claims.set_source(before);

@@ -38,7 +38,7 @@ pub(super) struct Nodes {
     /// What the gateway has been told of this core's subscriptions.
     pub(super) held: Held,
     /// By node, its core that published what comes next.
-    sources: Vec<u16>,
+    pub(super) sources: Vec<u16>,
 }
 
 #[derive(Debug)]
@@ -61,11 +61,6 @@ impl Nodes {
             held: Held::default(),
             sources,
         }
-    }
-
-    /// The core of a node that published what comes next from it.
-    pub(super) fn source(&self, node: u16) -> u16 {
-        self.sources.get(usize::from(node)).copied().unwrap_or(0)
     }
 }
 

@@ -3,7 +3,6 @@
 use shards::NODES_MAX;
 
 use crate::base::ids::CoreId;
-use crate::engine::claims::marks::Source;
 use crate::engine::mesh::Mesh;
 use crate::engine::mesh::batch::{Batch, MeshMessage};
 use crate::engine::mesh::node_block::Span;
@@ -68,12 +67,10 @@ impl Mesh {
             && self.nodes.members & self.member_bit(node) != 0
     }
 
-    /// Where a message that comes from a core, or another node, was published.
-    pub(in crate::engine) fn source_of(&self, from: CoreId) -> Source {
-        match from.0 < self.cores {
-            true => Source::core(from),
-            false => Source::of_node(from, self.nodes.source(self.node_number(from))),
-        }
+    /// The core of a node that has published what comes next from it.
+    pub(in crate::engine) fn core_of_node(&self, node: CoreId) -> u16 {
+        let number = usize::from(self.node_number(node));
+        self.nodes.sources.get(number).copied().unwrap_or(0)
     }
 
     /// Tells a node, or another core, something of the session of a client. All that a core says of sessions to a node is in one lane, in order.

@@ -3,7 +3,7 @@
 use super::{Judge, Split};
 
 /// A message that is on its way while the session of a subscriber changes the node may come twice.
-const TOLERATES_DOUBLES_IN_MOVES: bool = true;
+const TOLERATES_DOUBLES_IN_MOVES: bool = false;
 
 /// Where a client is.
 #[derive(Default)]

@@ -95,7 +95,7 @@ fn the_filters_of_a_session_that_is_kept_by_a_new_connect_are_announced_so_befor
         cluster.settle_soon();
         id
     };
-    subscribe(&mut cluster, &Client { clean_start: false, ..Client::v5("name") });
+    subscribe(&mut cluster, &Client::v5("name"));
     cluster.settle();
     let not_kept = of(Class::Acknowledged, Class::Acknowledged, Class::AtMostOnce);
     assert_eq!(classes(&cluster), not_kept);
