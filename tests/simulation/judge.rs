@@ -112,8 +112,6 @@ pub struct Judge {
     was_split: bool,
     /// Nodes that were evicted since everything settled.
     evicted: BTreeSet<usize>,
-    /// By message and client, those that were on their way while the session changed the node.
-    in_moves: BTreeSet<(usize, usize)>,
 }
 
 impl Judge {
@@ -136,7 +134,6 @@ impl Judge {
             split: None,
             was_split: false,
             evicted: BTreeSet::new(),
-            in_moves: BTreeSet::new(),
         }
     }
 

@@ -2,9 +2,6 @@
 
 use super::{Judge, Split};
 
-/// A message that is on its way while the session of a subscriber changes the node may come twice.
-const TOLERATES_DOUBLES_IN_MOVES: bool = false;
-
 /// Where a client is.
 #[derive(Default)]
 pub(super) struct Whereabouts {
@@ -14,8 +11,6 @@ pub(super) struct Whereabouts {
     stay: usize,
     /// The turn by which its present node had its session.
     since: u64,
-    /// It has changed the node since everything settled.
-    has_moved: bool,
     /// Two nodes may have a session of it until everything settles, as one of them was evicted.
     is_unsure: bool,
 }
@@ -49,7 +44,6 @@ impl Judge {
             return;
         }
         of.stay += 1;
-        of.has_moved = true;
         subscriber.core = None;
         for message in self.messages.iter_mut().filter(|of| of.is_fresh && of.publisher == client) {
             message.is_left_behind |= !message.is_accepted;
@@ -99,22 +93,12 @@ impl Judge {
     /// Whether a client may receive a message twice.
     pub(super) fn may_be_doubled(&self, client: usize, message: usize) -> bool {
         let (of, at) = (&self.messages[message], &self.subscribers[client].whereabouts);
-        let in_move = of.is_fresh && at.has_moved || self.in_moves.contains(&(message, client));
-        TOLERATES_DOUBLES_IN_MOVES && in_move
-            || at.is_unsure
-            || self.was_split && of.is_doubtful && of.is_resent
+        at.is_unsure || self.was_split && of.is_doubtful && of.is_resent
     }
 
     /// Everything has settled.
     pub(super) fn settle_moves(&mut self) {
         self.evicted.clear();
-        for (client, subscriber) in self.subscribers.iter_mut().enumerate() {
-            let of = &mut subscriber.whereabouts;
-            if std::mem::take(&mut of.has_moved) && TOLERATES_DOUBLES_IN_MOVES {
-                let fresh = self.messages.iter().enumerate().filter(|(_, of)| of.is_fresh);
-                self.in_moves.extend(fresh.map(|(message, _)| (message, client)));
-            }
-        }
     }
 
     /// A client whose session two nodes may have had begins with a new one.
