@@ -47,8 +47,8 @@ impl Claims {
     }
 
     #[inline]
-    pub fn has_moves(&self) -> bool {
-        false
+    pub fn is_quiet(&self) -> bool {
+        true
     }
 
     /// Fills in the numbers of this core.

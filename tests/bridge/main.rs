@@ -18,6 +18,8 @@ mod link;
 mod loops;
 mod mosquitto;
 mod mosquitto_conf;
+#[path = "../support/next_packet.rs"]
+mod next_packet;
 mod no_local;
 mod options;
 mod outages;

@@ -9,6 +9,8 @@ mod engine;
 mod folder;
 mod load;
 mod members;
+#[path = "../support/next_packet.rs"]
+mod next_packet;
 mod node;
 mod partitions;
 #[path = "../support/shell.rs"]

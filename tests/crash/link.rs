@@ -1,13 +1,13 @@
 //! A connection to a broker that may be killed at any moment.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, Qos, Version, Will};
+use ringmq::wire::{self, Connect, ConnectProperties, Packet, Qos, Version, Will};
 
 use crate::PATIENCE;
-use crate::uninterrupted::uninterrupted;
+use crate::next_packet::next_packet;
 
 /// A connection; any error ends it.
 pub struct Link {
@@ -69,20 +69,7 @@ impl Link {
 
     /// The next packet, if one arrives within a short time.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, Gone> {
-        loop {
-            if let Ok(Frame::Complete { total, .. }) = wire::frame(&self.bytes, usize::MAX) {
-                return Ok(Some(self.bytes.drain(..total).collect()));
-            }
-            let mut buffer = [0; 16 * 1024];
-            match uninterrupted(|| self.stream.read(&mut buffer)) {
-                Ok(0) => return Err(Gone),
-                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Ok(None);
-                }
-                Err(_) => return Err(Gone),
-            }
-        }
+        next_packet(&mut self.stream, &mut self.bytes).map_err(|_| Gone)
     }
 }
 

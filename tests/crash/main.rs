@@ -18,6 +18,8 @@
 
 mod broker;
 mod link;
+#[path = "../support/next_packet.rs"]
+mod next_packet;
 mod publisher;
 mod subscriber;
 #[path = "../support/uninterrupted.rs"]

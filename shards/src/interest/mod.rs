@@ -185,8 +185,8 @@ impl InterestWriter {
         self.wildcards.add(Change::Withdraw { node, filter: filter.into() });
     }
 
-    /// Shows the changes of wildcards to the readers, and frees what none of them can see any more. Returns false if a reader is still in a turn that began before the last call: then the changes follow with a
-    /// later call.
+    /// Shows the changes of wildcards to the readers, and frees what none of them can see any more. Returns false if a reader
+    /// is still in a turn that began before the last call: then the changes follow with a later call.
     pub fn publish(&mut self) -> bool {
         let Shared { epochs, wildcards, .. } = &*self.shared;
         self.exact.free(epochs);

@@ -164,8 +164,7 @@ impl Engine {
             }
             // Nodes that have joined meanwhile may know one of the two nodes only.
             let nodes = arrival.nodes & mesh.member_bits();
-            let members = mesh.members().filter(|&node| nodes & mesh.member_bit(node) != 0);
-            arrival.marks = Some(Marks::new(members.chain(mesh.others()).collect()));
+            arrival.marks = Some(Marks::new(mesh.nodes_of(nodes).chain(mesh.others()).collect()));
             let wants = SessionStep::Ask { wants: true, nodes };
             mesh.send_session(arrival.from, client, stamp, |_| wants);
             false

@@ -33,22 +33,21 @@ impl Engine {
         if !(is_core || self.mesh.is_member(from)) || !self.claims.covers(client) {
             return;
         }
+        let claim = |engine: &Self| (stamp, engine.mesh.node_number(from));
         match message.step {
-            SessionStep::Flush { to } => return self.take_flush(from, client, stamp, to),
-            SessionStep::Flushed { cores } => return self.take_flushed(from, client, stamp, cores),
-            SessionStep::Mark { cores } => return self.take_mark(from, client, stamp, cores),
-            _ if is_core => return,
-            _ => {}
-        }
-        let fingerprint = self.fingerprint(client);
-        let claim = (stamp, self.mesh.node_number(from));
-        match message.step {
+            SessionStep::Flush { to } => self.take_flush(from, client, stamp, to),
+            SessionStep::Flushed { cores } => self.take_flushed(from, client, stamp, cores),
+            SessionStep::Mark { cores } => self.take_mark(from, client, stamp, cores),
+            // Cores of this node have nothing else to say.
+            _ if is_core => {}
             SessionStep::Claim { asks, ends, refuses, user } => {
                 let user = user.map(|user| batch.text(user));
+                let (fingerprint, claim) = (self.fingerprint(client), claim(self));
                 let asked = Asked { client, fingerprint, claim, asks, ends, user };
                 self.take_claim(from, &asked, refuses);
             }
             SessionStep::Withdraw => {
+                let (fingerprint, claim) = (self.fingerprint(client), claim(self));
                 self.claims.directory.remove(fingerprint, claim);
                 self.settle_claims();
                 self.note_withdrawn(from, client, stamp);
@@ -65,7 +64,6 @@ impl Engine {
             SessionStep::State { is_last, records } => {
                 self.take_state(from, client, stamp, is_last, &records);
             }
-            SessionStep::Flush { .. } | SessionStep::Flushed { .. } | SessionStep::Mark { .. } => {}
         }
     }
 

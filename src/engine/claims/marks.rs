@@ -121,12 +121,6 @@ impl Claims {
         std::mem::replace(&mut self.source, source)
     }
 
-    /// Whether a session is on its way to or from this node: its messages are delivered one by one.
-    #[inline]
-    pub(in crate::engine) fn has_moves(&self) -> bool {
-        !self.is_quiet()
-    }
-
     /// Counts a mark that has come.
     pub(super) fn count_mark(&mut self) -> u64 {
         self.marks += 1;

@@ -138,6 +138,7 @@ impl Claims {
     }
 
     /// Whether nothing waits for an answer or a receipt.
+    #[inline]
     pub(in crate::engine) fn is_quiet(&self) -> bool {
         self.waiting.is_empty() && self.moves.is_empty()
     }

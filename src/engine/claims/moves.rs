@@ -151,8 +151,7 @@ impl Engine {
     fn ask_for_marks(&mut self, to: CoreId, client: &str, stamp: u64, nodes: u64) -> Marks {
         let nodes = nodes | self.mesh.member_bit(to);
         let (number, cores) = (self.mesh.node_number(to), self.mesh.cores());
-        let members = self.mesh.members();
-        let members = members.filter(|&node| nodes & self.mesh.member_bit(node) != 0);
+        let members = self.mesh.nodes_of(nodes & self.mesh.member_bits());
         let of: Vec<CoreId> = members.chain(self.mesh.others()).collect();
         for &one in &of {
             self.mesh.send_session(one, client, stamp, |_| SessionStep::Flush { to: number });

@@ -77,17 +77,6 @@ impl Mesh {
         self.nodes_of(self.nodes.members)
     }
 
-    /// The nodes of a set.
-    #[inline]
-    fn nodes_of(&self, mut left: u64) -> impl Iterator<Item = CoreId> + use<> {
-        let cores = self.cores;
-        std::iter::from_fn(move || {
-            let node = left.trailing_zeros() as u16;
-            left &= left.wrapping_sub(1);
-            (node < NODES_MAX).then(|| CoreId(cores + node))
-        })
-    }
-
     /// What comes next from a node was published on this core of it.
     pub(super) fn note_source(&mut self, node: CoreId, core: u16) {
         let number = usize::from(self.node_number(node));

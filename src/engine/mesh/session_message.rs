@@ -50,6 +50,20 @@ impl Mesh {
         self.nodes.members
     }
 
+    /// The nodes of a set.
+    #[inline]
+    pub(in crate::engine) fn nodes_of(
+        &self,
+        mut left: u64,
+    ) -> impl Iterator<Item = CoreId> + use<> {
+        let cores = self.cores;
+        std::iter::from_fn(move || {
+            let node = left.trailing_zeros() as u16;
+            left &= left.wrapping_sub(1);
+            (node < NODES_MAX).then(|| CoreId(cores + node))
+        })
+    }
+
     /// The bit of a node.
     pub(in crate::engine) fn member_bit(&self, node: CoreId) -> u64 {
         1 << self.node_number(node)

@@ -139,7 +139,8 @@ impl Engine {
             || recipients.plain < limits::FAN_OUT_BATCH_RECIPIENTS_MIN
             || content.payload.len() > limits::FAN_OUT_BATCH_BYTES_MAX / 4
             || !drops_alone
-            || self.claims.has_moves()
+            // A message may count for some of the recipients alone.
+            || !self.claims.is_quiet()
         {
             return false;
         }

@@ -1,12 +1,12 @@
 //! A connection to a node that may end at any moment.
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::Write;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use ringmq::wire::{self, Connect, ConnectProperties, Frame, Packet, ReasonCode, Version};
+use ringmq::wire::{self, Connect, ConnectProperties, Packet, ReasonCode, Version};
 
-use crate::uninterrupted::uninterrupted;
+use crate::next_packet::next_packet;
 
 /// How long a node has for CONNACK: longer than it takes to take out a node that does not answer.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -80,19 +80,6 @@ impl Link {
 
     /// The next packet, if one arrives within a short time.
     pub fn next(&mut self) -> Result<Option<Vec<u8>>, Gone> {
-        loop {
-            if let Ok(Frame::Complete { total, .. }) = wire::frame(&self.bytes, usize::MAX) {
-                return Ok(Some(self.bytes.drain(..total).collect()));
-            }
-            let mut buffer = [0; 16 * 1024];
-            match uninterrupted(|| self.stream.read(&mut buffer)) {
-                Ok(0) => return Err(Gone),
-                Ok(count) => self.bytes.extend_from_slice(&buffer[..count]),
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    return Ok(None);
-                }
-                Err(_) => return Err(Gone),
-            }
-        }
+        next_packet(&mut self.stream, &mut self.bytes).map_err(|_| Gone)
     }
 }
