@@ -276,6 +276,8 @@ counters! {
     cluster_claims "cluster/claims" Broker Gauge;
     /// CONNECTs that have waited for the answers of other nodes.
     cluster_asked "cluster/connects/waited" Broker Counter as "cluster_connects_waited";
+    /// CONNECTs refused because the node that has the session is away.
+    cluster_absent "cluster/connects/refused-absent" Broker Counter as "cluster_connects_refused_absent";
     /// Sessions that have come from another node.
     sessions_moved_in "cluster/sessions/moved-in" Broker Counter as "cluster_sessions_moved" direction "in";
     /// Sessions that have gone to another node.

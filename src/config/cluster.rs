@@ -26,6 +26,10 @@ pub struct Cluster {
     pub node: ClusterNode,
     /// The address for clients that other nodes tell, as `HOST:PORT`; empty for none.
     pub advertise: String,
+    /// Seconds for which a client whose session is at a node that has left is refused, so that it finds the session again
+    /// if the node comes back; then it begins another one. 0: at once.
+    #[serde(deserialize_with = "between::<_, _, 0, 604_800>")]
+    pub absent_session_wait_s: u32,
     /// The engine.
     pub engine: ClusterEngine,
     /// The program of the engine; empty for `nats-server` on `PATH`.
@@ -61,6 +65,7 @@ impl Default for Cluster {
             name: String::new(),
             node: ClusterNode::Host,
             advertise: String::new(),
+            absent_session_wait_s: 30,
             engine: ClusterEngine::Spawn,
             engine_path: PathBuf::new(),
             engine_port: 4222,

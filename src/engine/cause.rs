@@ -76,6 +76,8 @@ causes! {
     ClientIdentifierNotAllowed "client-identifier-not-allowed";
     /// The session of the Client Identifier belongs to another user.
     SessionOfAnotherUser "session-of-another-user";
+    /// The session of the Client Identifier is at a node of the cluster that is away.
+    SessionAbsent "session-absent";
     /// The Client Identifier is empty where it must not be.
     ClientIdentifierEmpty "client-identifier-empty";
     /// The listener does not accept the protocol version.

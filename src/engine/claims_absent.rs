@@ -4,6 +4,7 @@ use shards::FilterId;
 
 use crate::base::ids::{ConnectionId, SessionId};
 use crate::engine::access::Grant;
+use crate::engine::cause::Rejection;
 use crate::engine::draft::Draft;
 use crate::engine::routing::recipients::Recipient;
 use crate::engine::{Engine, Mesh, Metrics};
@@ -64,9 +65,9 @@ impl Engine {
         _id: ConnectionId,
         _connect: &Connect<'_>,
         _grant: &Grant,
-    ) -> bool {
+    ) -> Result<bool, Rejection> {
         let Claims = self.claims;
-        true
+        Ok(true)
     }
 
     #[inline]

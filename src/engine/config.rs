@@ -17,6 +17,9 @@ pub struct Config {
     pub(super) will_grace_s: u32,
     /// Whether a session belongs to the user that created it.
     pub(super) bind_sessions: bool,
+    /// Seconds for which the sessions of a node of the cluster that has left are waited for.
+    #[cfg(feature = "cluster")]
+    pub(super) absent_session_wait_s: u32,
     /// Whether statistics are collected: for `--stats`, or for the metrics of the admin interface.
     pub(super) has_statistics: bool,
     /// Limits of the queue of one session, from `limits` and `protection`.
@@ -121,6 +124,8 @@ impl Config {
             protection: protection.clone(),
             will_grace_s: settings.storage.will_grace_s,
             bind_sessions: settings.access.binds_sessions(),
+            #[cfg(feature = "cluster")]
+            absent_session_wait_s: settings.cluster.absent_session_wait_s,
             has_statistics: settings.stats.enabled || settings.has_admin(),
             queue_limits: QueueLimits {
                 messages_max: limits.queue_messages_max as usize,

@@ -59,6 +59,8 @@ impl Engine {
                     self.retained.handle_expiry_timer(self.now, &mut self.timers);
                 }
                 Timer::RestoredForwards => self.send_restored_forwards(),
+                #[cfg(feature = "cluster")]
+                Timer::AbsentNodes => self.give_up_absent_nodes(),
                 Timer::LeftWills => self.publish_left_wills(),
                 #[cfg(feature = "bridge")]
                 Timer::Backfill(id) => self.continue_backfill(id),

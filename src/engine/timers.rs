@@ -36,6 +36,9 @@ pub(super) enum Timer {
     RetainedExpiry,
     /// Send the restored in-transit forwards again.
     RestoredForwards,
+    /// Give up nodes of the cluster that have not come back.
+    #[cfg(feature = "cluster")]
+    AbsentNodes,
     /// Publish Wills of clients that did not reconnect after a restart.
     LeftWills,
     /// Hand over records that nothing waits for.

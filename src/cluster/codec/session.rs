@@ -56,6 +56,8 @@ pub enum SessionStep<'a> {
     Answer {
         /// It does.
         has_session: bool,
+        /// A node that has left has it.
+        is_absent: bool,
         /// The stamp under which the sender had claimed it.
         claimed: u64,
     },
@@ -142,10 +144,13 @@ impl<'a> SessionItem<'a> {
             SessionStep::Flush { to: number }
             | SessionStep::Flushed { cores: number }
             | SessionStep::Mark { cores: number } => out.extend_from_slice(&number.to_le_bytes()),
-            SessionStep::Answer { has_session: is_so, claimed: number }
-            | SessionStep::Ask { wants: is_so, nodes: number } => {
-                out.push(is_so.into());
-                out.extend_from_slice(&number.to_le_bytes());
+            SessionStep::Answer { has_session, is_absent, claimed } => {
+                out.push(u8::from(has_session) | u8::from(is_absent) << 1);
+                out.extend_from_slice(&claimed.to_le_bytes());
+            }
+            SessionStep::Ask { wants, nodes } => {
+                out.push(wants.into());
+                out.extend_from_slice(&nodes.to_le_bytes());
             }
             SessionStep::Filters { is_last, records } | SessionStep::State { is_last, records } => {
                 out.push(is_last.into());
@@ -175,10 +180,11 @@ impl<'a> SessionItem<'a> {
                 }
             }
             kind::WITHDRAW => SessionStep::Withdraw,
-            kind::ANSWER => SessionStep::Answer {
-                has_session: reader.byte()? != 0,
-                claimed: reader.fixed_u64()?,
-            },
+            kind::ANSWER => {
+                let bits = reader.byte()?;
+                let (has_session, is_absent) = (bits & 1 != 0, bits & 2 != 0);
+                SessionStep::Answer { has_session, is_absent, claimed: reader.fixed_u64()? }
+            }
             kind::FILTERS => {
                 SessionStep::Filters { is_last: reader.byte()? != 0, records: reader.bytes()? }
             }

@@ -74,7 +74,11 @@ impl Source {
                 user: self.exchange.as_ref().map(|_| self.filter.as_str()),
             },
             1 => SessionStep::Withdraw,
-            2 => SessionStep::Answer { has_session: is_so, claimed: self.number },
+            2 => SessionStep::Answer {
+                has_session: is_so,
+                is_absent: !is_so && self.number % 2 == 1,
+                claimed: self.number,
+            },
             3 => SessionStep::Filters { is_last: is_so, records },
             4 => SessionStep::Ask { wants: is_so, nodes: self.number },
             5 => SessionStep::Flush { to: self.other as u16 },

@@ -13,8 +13,8 @@ pub(super) fn item<'a>(batch: &'a Batch, message: &'a SessionMessage) -> Item<'a
             session::SessionStep::Claim { asks, ends, refuses, user }
         }
         SessionStep::Withdraw => session::SessionStep::Withdraw,
-        &SessionStep::Answer { has_session, claimed } => {
-            session::SessionStep::Answer { has_session, claimed }
+        &SessionStep::Answer { has_session, is_absent, claimed } => {
+            session::SessionStep::Answer { has_session, is_absent, claimed }
         }
         &SessionStep::Filters { is_last, ref records } => {
             session::SessionStep::Filters { is_last, records }
@@ -39,8 +39,8 @@ pub(super) fn message(batch: &mut Batch, item: &SessionItem<'_>) -> SessionMessa
             SessionStep::Claim { asks, ends, refuses, user }
         }
         session::SessionStep::Withdraw => SessionStep::Withdraw,
-        session::SessionStep::Answer { has_session, claimed } => {
-            SessionStep::Answer { has_session, claimed }
+        session::SessionStep::Answer { has_session, is_absent, claimed } => {
+            SessionStep::Answer { has_session, is_absent, claimed }
         }
         session::SessionStep::Filters { is_last, records } => {
             let records = batch.push_records(records.to_vec());

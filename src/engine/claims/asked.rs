@@ -52,7 +52,10 @@ impl Engine {
                 self.settle_claims();
                 self.note_withdrawn(from, client, stamp);
             }
-            SessionStep::Answer { has_session, claimed } => {
+            SessionStep::Answer { has_session, is_absent, claimed } => {
+                if is_absent {
+                    self.note_absent(client, stamp);
+                }
                 self.take_answer(from, client, stamp, has_session.then_some(claimed));
             }
             SessionStep::Filters { is_last, records } => {
@@ -87,6 +90,11 @@ impl Engine {
                 self.answer_claim(from, client, latest.0.max(claim.0 + 1), None);
             }
             return;
+        }
+        if asks && !asked.ends && self.claims.directory.is_absent(fingerprint, self.now) {
+            // A node that has just joined does not know.
+            let answer = SessionStep::Answer { has_session: false, is_absent: true, claimed: 0 };
+            return self.mesh.send_session(from, client, claim.0, |_| answer);
         }
         self.durability.cancel_left_will(client);
         let claimed = self.claimed(client, fingerprint);
@@ -175,6 +183,15 @@ impl Engine {
         claimed: Option<u64>,
     ) {
         let (has_session, claimed) = (claimed.is_some(), claimed.unwrap_or(0));
-        self.mesh.send_session(to, client, stamp, |_| SessionStep::Answer { has_session, claimed });
+        let answer = SessionStep::Answer { has_session, is_absent: false, claimed };
+        self.mesh.send_session(to, client, stamp, |_| answer);
+    }
+
+    /// Another node knows of a node that has left and has the session that is asked for.
+    fn note_absent(&mut self, client: &str, stamp: u64) {
+        let waiting = self.claims.waiting.get_mut(client);
+        if let Some(waiting) = waiting.filter(|waiting| waiting.stamp == stamp) {
+            waiting.is_absent = true;
+        }
     }
 }

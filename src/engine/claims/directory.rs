@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use crate::base::clock::{Deadline, Now};
+
 /// Estimated memory of an entry with its part of the room of the table.
 const ENTRY_BYTES: usize = 32;
 
@@ -18,13 +20,21 @@ pub(super) struct Directory {
     /// The claims of each other node that has any: those of a node that leaves go at once. A look-up costs as many as there
     /// are such nodes.
     of_others: Vec<(u16, HashMap<u64, u64>)>,
+    /// Those of nodes that have left, until then: their stored sessions come back with them.
+    of_absent: Vec<(u16, Deadline, HashMap<u64, u64>)>,
     /// A stamp that no claim of this core exceeds.
     latest: u64,
 }
 
 impl Directory {
     pub fn new() -> Self {
-        Self { own: 0, of_own: HashMap::new(), of_others: Vec::new(), latest: 0 }
+        Self {
+            own: 0,
+            of_own: HashMap::new(),
+            of_others: Vec::new(),
+            of_absent: Vec::new(),
+            latest: 0,
+        }
     }
 
     /// This node has another number now.
@@ -72,8 +82,14 @@ impl Directory {
         self.of_others[place].1.insert(client, stamp);
     }
 
+    /// Whether a node that has left had the session, and is not given up.
+    pub fn is_absent(&self, client: u64, now: Now) -> bool {
+        self.of_absent.iter().any(|(_, until, of)| !until.is_due(now) && of.contains_key(&client))
+    }
+
     fn remove_elsewhere(&mut self, client: u64) {
-        for (_, of) in &mut self.of_others {
+        let others = self.of_others.iter_mut().map(|(_, of)| of);
+        for of in others.chain(self.of_absent.iter_mut().map(|(_, _, of)| of)) {
             if of.remove(&client).is_some() {
                 give_back(of);
             }
@@ -96,9 +112,23 @@ impl Directory {
         }
     }
 
-    /// A node has left: its claims are forgotten.
+    /// A node has joined, or is gone for good: what it had claimed before is forgotten.
     pub fn forget(&mut self, node: u16) {
         self.of_others.retain(|(of, _)| *of != node);
+        self.of_absent.retain(|(of, ..)| *of != node);
+    }
+
+    /// A node has left: its claims do not count any more, but are known until then.
+    pub fn set_absent(&mut self, node: u16, until: Deadline) {
+        let place = self.of_others.iter().position(|(of, _)| *of == node);
+        if let Some((_, claims)) = place.map(|place| self.of_others.swap_remove(place)) {
+            self.of_absent.push((node, until, claims));
+        }
+    }
+
+    /// Gives up the nodes that have not come back in time.
+    pub fn give_up_absent(&mut self, now: Now) {
+        self.of_absent.retain(|(_, until, _)| !until.is_due(now));
     }
 
     /// Number of claims of other nodes.
@@ -109,7 +139,8 @@ impl Directory {
     /// Estimated memory.
     pub fn bytes(&self) -> usize {
         let others: usize = self.of_others.iter().map(|(_, of)| of.capacity()).sum();
-        (self.of_own.capacity() + others) * ENTRY_BYTES
+        let absent: usize = self.of_absent.iter().map(|(_, _, of)| of.capacity()).sum();
+        (self.of_own.capacity() + others + absent) * ENTRY_BYTES
     }
 }
 
@@ -170,6 +201,27 @@ mod tests {
         directory.forget(3);
         assert_eq!((directory.others(), directory.elsewhere(5)), (1, None));
         assert_eq!(directory.of_others.len(), 1, "a look-up costs one for each node with claims");
+    }
+
+    #[test]
+    fn the_claims_of_a_node_that_is_away_are_known_until_it_returns_is_given_up_or_others_have_the_session()
+     {
+        let (mut directory, now, until) = (Directory::new(), Now(0), Now(0).after_s(30));
+        (0..100).for_each(|client| directory.set_claim(client, (1, 3)));
+        directory.set_absent(3, until);
+        assert_eq!((directory.elsewhere(5), directory.is_absent(5, now)), (None, true));
+        directory.set_own_claim(5, 2);
+        directory.set_claim(6, (2, 4));
+        assert!(!directory.is_absent(5, now) && !directory.is_absent(6, now));
+        assert!(
+            directory.is_absent(7, Now(29_000_000)) && !directory.is_absent(7, Now(31_000_000))
+        );
+        directory.give_up_absent(Now(31_000_000));
+        assert!(directory.of_absent.is_empty());
+        directory.set_claim(7, (1, 3));
+        directory.set_absent(3, until);
+        directory.forget(3);
+        assert!(!directory.is_absent(7, now));
     }
 
     #[test]

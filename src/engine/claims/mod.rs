@@ -28,6 +28,9 @@
 //! From the time when a publisher's node knows the new filters until the old node has withdrawn its own, both get a message.
 //! The [marks] of each publishing core say at which of the two it counts: none is lost, doubled or overtaken.
 //! Either node may fail before the last receipt: the old one keeps all, also what counts at the new one.
+//!
+//! The stored sessions of a node that has left come back with it. Until it has been away for too long, a client that would
+//! begin another session elsewhere, and lose what waits in its own, is refused and tries again.
 
 mod arrivals;
 mod asked;
@@ -50,6 +53,7 @@ use crate::engine::client_log::Claimed;
 use crate::engine::mesh::batch::Batch;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::packets::connect::keeps_session;
+use crate::engine::timers::Timer;
 use crate::engine::{Engine, Mesh, Metrics};
 use crate::resources::gauges::{Charge, Ledger, Place};
 use crate::transport::bridge::SESSION_PREFIX;
@@ -72,6 +76,8 @@ struct Waiting {
     arrival: Option<Arrival>,
     /// A session has come.
     has_session: bool,
+    /// A node that has left has the session, as another one says.
+    is_absent: bool,
 }
 
 /// The claims to the sessions at home on this core, and the sessions on their way.
@@ -159,41 +165,54 @@ impl Engine {
     }
 
     /// Whether this node has the session of the client, or no node has: CONNECT can be answered. Otherwise the other nodes
-    /// are asked, and the CONNECT is tried again when they have answered.
+    /// are asked, and the CONNECT is tried again when they have answered. An error if a node has it that has left: the client
+    /// would lose what waits there if it began another session, and tries again.
     pub(in crate::engine) fn has_claim(
         &mut self,
         id: ConnectionId,
         connect: &Connect<'_>,
         grant: &Grant,
-    ) -> bool {
+    ) -> Result<bool, Rejection> {
         let client = connect.client_identifier;
         // An assigned identifier is nobody's.
         if client.is_empty() || !self.claims.covers(client) {
-            return true;
+            return Ok(true);
         }
         let fingerprint = self.fingerprint(client);
         if let Some(waiting) = self.claims.waiting.get_mut(client) {
             let before = std::mem::replace(&mut waiting.connection, id);
             let (is_answered, stamp) = (waiting.left == 0, waiting.stamp);
+            let is_absent = waiting.is_absent && !waiting.has_session;
             if is_answered {
                 self.claims.waiting.remove(client);
-                self.claims.directory.set_own_claim(fingerprint, stamp);
+                match is_absent {
+                    true => {
+                        self.mesh.send_session_to_all(client, stamp, |_| SessionStep::Withdraw);
+                    }
+                    false => self.claims.directory.set_own_claim(fingerprint, stamp),
+                }
                 self.settle_claims();
             }
             if before != id {
                 self.give_way(before, client);
             }
-            return is_answered;
+            return match is_answered && is_absent {
+                true => Err(self.absent()),
+                false => Ok(is_answered),
+            };
         }
         let elsewhere = self.claims.directory.elsewhere(fingerprint);
         let members = self.mesh.member_bits();
+        if !connect.clean_start && self.claims.directory.is_absent(fingerprint, self.now) {
+            return Err(self.absent());
+        }
         let is_own = elsewhere.is_none() && self.sessions.find(client).is_some();
         // A node that has just joined may not know of a session that the client wants.
         let is_free = elsewhere.is_none()
             && connect.clean_start
             && !keeps_session(connect, &self.config.limits);
         if is_own || is_free || members == 0 {
-            return true;
+            return Ok(true);
         }
         let stamp = self.claims.next_stamp(self.now, elsewhere.map_or(0, |(stamp, _)| stamp));
         let (ends, user) = (connect.clean_start, grant.user.clone());
@@ -205,12 +224,13 @@ impl Engine {
             left: members,
             arrival: None,
             has_session: false,
+            is_absent: false,
         };
         self.cancel_move(client);
         self.ask_for_session(None, client, &waiting);
         self.claims.waiting.insert(client.into(), waiting);
         self.metrics.cluster_asked += 1;
-        false
+        Ok(false)
     }
 
     /// Asks a node, or all, for the session of a client.
@@ -281,6 +301,13 @@ impl Engine {
         self.refuse_waiting(id, client, &Rejection::new(ReasonCode::ServerBusy, Cause::TakenOver));
     }
 
+    /// A node that has left has the session of a client.
+    fn absent(&mut self) -> Rejection {
+        self.metrics.cluster_absent += 1;
+        let rejection = Rejection::new(ReasonCode::ServerUnavailable, Cause::SessionAbsent);
+        rejection.with_detail("the node of the cluster that has it is away")
+    }
+
     fn refuse_waiting(&mut self, id: ConnectionId, client: &str, rejection: &Rejection) {
         if self.connections.contains(id) {
             self.refuse(id, Claimed { client: Some(client), user: None }, rejection);
@@ -296,7 +323,15 @@ impl Engine {
     ) {
         self.claims.directory.set_own(own);
         let bit = self.mesh.member_bit(node);
-        self.claims.directory.forget(self.mesh.node_number(node));
+        let (number, wait_s) = (self.mesh.node_number(node), self.config.absent_session_wait_s);
+        match is_member || wait_s == 0 {
+            true => self.claims.directory.forget(number),
+            false => {
+                let until = self.now.after_s(wait_s.into());
+                self.claims.directory.set_absent(number, until);
+                self.timers.arm(until, Timer::AbsentNodes);
+            }
+        }
         self.settle_claims();
         self.claims.joins.retain(|(of, _)| *of != node);
         if is_member {
@@ -410,6 +445,12 @@ impl Engine {
             false
         });
         self.claims.answered = answered;
+        self.settle_claims();
+    }
+
+    /// A node that has left may have been away for too long: clients begin new sessions in place of those that it has.
+    pub(in crate::engine) fn give_up_absent_nodes(&mut self) {
+        self.claims.directory.give_up_absent(self.now);
         self.settle_claims();
     }
 

@@ -27,8 +27,9 @@ pub(crate) enum SessionStep {
     Claim { asks: bool, ends: bool, refuses: bool, user: Option<Span> },
     /// The sender's session has ended.
     Withdraw,
-    /// The answer to a claim that asks: whether the session follows, and the stamp under which the sender had claimed it.
-    Answer { has_session: bool, claimed: u64 },
+    /// The answer to a claim that asks: whether the session follows, and the stamp under which the sender had claimed it;
+    /// or whether a node that has left has it, as the sender knows.
+    Answer { has_session: bool, is_absent: bool, claimed: u64 },
     /// The owner and the subscriptions of the session, or a part of them.
     Filters { is_last: bool, records: Box<[u8]> },
     /// These nodes, a bit for each, know the filters of the session that moves to the sender, which wants the rest; or, with

@@ -370,7 +370,12 @@ impl Engine {
                 return;
             }
         }
-        let claim = match self.check_claim(id, connect, client_identifier, &grant) {
+        let claim = self.check_claim(id, connect, client_identifier, &grant);
+        let claim = claim.and_then(|claim| match claim {
+            Some(claim) => Ok(self.has_claim(id, connect, &grant)?.then_some(claim)),
+            None => Ok(None),
+        });
+        let claim = match claim {
             Ok(Some(claim)) => claim,
             Ok(None) => {
                 if self.defer_connect(id, frame, Some(grant)) {
@@ -384,12 +389,6 @@ impl Engine {
                 return self.turn_down(id, claimed, &rejection);
             }
         };
-        if !self.has_claim(id, connect, &grant) {
-            if self.defer_connect(id, frame, Some(grant)) {
-                self.connections.hold(id, Hold::Decision);
-            }
-            return;
-        }
         let mark = self.durability.mark();
         let opened = self.open_session(id, connect, client_identifier, &grant, claim);
         let Opened { session, session_present, changes_hands, is_logged } = opened;

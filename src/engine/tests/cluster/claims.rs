@@ -4,6 +4,8 @@ use super::*;
 use crate::storage::commit::{JournalConfig, StoreState};
 use crate::storage::image::{Image, Whole};
 
+mod absent;
+
 impl Cluster {
     /// A Client Identifier at home on the core.
     fn name(&mut self, core: usize) -> String {
@@ -300,9 +302,15 @@ fn a_session_whose_new_node_dies_on_the_way_stays_at_the_old_one() {
         cluster.loses = Box::new(|from, to| from == 1 || to == 1);
         cluster.settle();
         let has_moved = cluster.world(0, 0).engine.metrics().sessions_moved_out == 1;
-        let (id, is_present) = cluster.enter((2, 0), &client);
-        assert_eq!(is_present, !has_moved, "after {frames} frames");
-        if is_present {
+        let id = cluster.begin((2, 0), &client);
+        cluster.settle();
+        let connack = cluster.said((2, 0, id));
+        let expected = match has_moved {
+            true => "reason: ServerUnavailable",
+            false => "session_present: true",
+        };
+        assert!(connack.contains(expected), "after {frames} frames: {connack}");
+        if !has_moved {
             cluster.publish((0, 0), "s", "shared", Qos::AtLeastOnce);
             assert_eq!(cluster.payloads((2, 0, id)), ["shared"], "after {frames} frames");
         }
