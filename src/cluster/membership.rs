@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use super::codec::VERSION_WITH_OFFERS;
 use super::suspicion::{LEASE_US, Peers};
 use super::view::{
     FORMAT, Incarnation, LaneVersions, Lease, MemberState, NodeNumber, View, ViewError,
@@ -556,6 +557,10 @@ impl Membership {
             is_own: own.is_some_and(|(node, _)| node == member.node),
             heard_ms: self.peers.heard(member.node).map(since_ms),
             lease_ms: self.peers.lease_at(member.node).map(since_ms),
+            takes_sessions: {
+                let common = self.me.lanes.common(member.lanes);
+                common.is_some_and(|version| version >= VERSION_WITH_OFFERS.into())
+            },
             clock_ahead_ms: self
                 .peers
                 .clock_us(member.node)

@@ -103,6 +103,8 @@ struct Runner {
     /// By node, the incarnation that is linked.
     linked: Vec<Option<u64>>,
     is_ready: bool,
+    /// It is emptied, and the others know.
+    is_leaving: bool,
 }
 
 impl Runner {
@@ -122,6 +124,7 @@ impl Runner {
             own: None,
             linked: vec![None; usize::from(shards::NODES_MAX)],
             is_ready: false,
+            is_leaving: false,
         }
     }
 
@@ -189,8 +192,15 @@ impl Runner {
             && self.has_all_members()
             && self.gateway.is_settled()
         {
-            self.is_ready = true;
+            (self.is_ready, self.is_leaving) = (true, false);
             self.carrier.set_ready();
+        }
+        let is_leaving = self.board.is_emptied();
+        if self.is_ready && std::mem::replace(&mut self.is_leaving, is_leaving) != is_leaving {
+            match is_leaving {
+                true => self.carrier.set_leaving(),
+                false => self.carrier.set_ready(),
+            }
         }
         self.show(now);
         has_more || goes_on

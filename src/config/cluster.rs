@@ -26,6 +26,9 @@ pub struct Cluster {
     pub node: ClusterNode,
     /// The address for clients that other nodes tell, as `HOST:PORT`; empty for none.
     pub advertise: String,
+    /// Seconds for which a node is emptied at most before it stops on SIGTERM; 0 to stop at once.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub drain_on_stop_s: u32,
     /// The engine.
     pub engine: ClusterEngine,
     /// The program of the engine; empty for `nats-server` on `PATH`.
@@ -61,6 +64,7 @@ impl Default for Cluster {
             name: String::new(),
             node: ClusterNode::Host,
             advertise: String::new(),
+            drain_on_stop_s: 0,
             engine: ClusterEngine::Spawn,
             engine_path: PathBuf::new(),
             engine_port: 4222,

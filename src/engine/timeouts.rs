@@ -60,6 +60,8 @@ impl Engine {
                 }
                 Timer::RestoredForwards => self.send_restored_forwards(),
                 Timer::LeftWills => self.publish_left_wills(),
+                #[cfg(feature = "cluster")]
+                Timer::Drain => self.handle_drain_timer(),
                 #[cfg(feature = "bridge")]
                 Timer::Backfill(id) => self.continue_backfill(id),
                 #[cfg(feature = "bridge")]

@@ -12,6 +12,7 @@ use crate::engine::mesh::session_message::SessionStep;
 use crate::message;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
+use crate::session::state::Will;
 use crate::storage::commit::RecordRef;
 use crate::storage::image;
 use crate::wire::{PacketIdentifier, Qos};
@@ -230,7 +231,7 @@ impl Engine {
                     // From here on, it is this node that has it.
                     (waiting.arrival, waiting.has_session) = (None, true);
                 }
-                self.install(session, outbound, inbound, &part);
+                self.install(session, outbound, inbound, &mut part);
                 let taken = SessionStep::Ask { wants: false, nodes: 0 };
                 self.mesh.send_session(from, client, stamp, |_| taken);
                 self.note_answer(from, client);
@@ -271,7 +272,7 @@ impl Engine {
         session: SessionId,
         outbound: Option<Box<Outbound>>,
         inbound: Option<Box<Inbound>>,
-        part: &image::Session,
+        part: &mut image::Session,
     ) {
         self.metrics.sessions_moved_in += 1;
         let mut outbound =
@@ -305,6 +306,19 @@ impl Engine {
         let (round, now) = (self.connections.round(), self.now);
         let Self { durability, sessions, router, .. } = self;
         durability.append_moved(&mut sessions[session], session, router.index(), round, now);
+        self.install_will(session, part.will.take());
+    }
+
+    /// The client of a session that has arrived is away, and its Will is due later.
+    fn install_will(&mut self, session: SessionId, will: Option<image::Will>) {
+        let Some(of) = will else { return };
+        let due = parts::deadline(of.due_us, self.now);
+        let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
+        if let Some(will) = will.map(|will| will.came_through(of.listener, &self.listeners)) {
+            let will = Will { due: Some(due), ..will };
+            self.sessions[session].set_will(will, self.memory.ledger());
+            self.note_delayed_will(session);
+        }
     }
 
     /// A part of a session cannot be read: the node that sent it keeps the session, and its client begins anew here.

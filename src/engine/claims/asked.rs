@@ -17,6 +17,7 @@ struct Asked<'a> {
     claim: Claim,
     asks: bool,
     ends: bool,
+    is_offered: bool,
     user: Option<&'a str>,
 }
 
@@ -40,15 +41,16 @@ impl Engine {
             SessionStep::Mark { cores } => self.take_mark(from, client, stamp, cores),
             // Cores of this node have nothing else to say.
             _ if is_core => {}
-            SessionStep::Claim { asks, ends, refuses, user } => {
+            SessionStep::Claim { asks, ends, refuses, is_offered, user } => {
                 let user = user.map(|user| batch.text(user));
                 let (fingerprint, claim) = (self.fingerprint(client), claim(self));
-                let asked = Asked { client, fingerprint, claim, asks, ends, user };
+                let asked = Asked { client, fingerprint, claim, asks, ends, is_offered, user };
                 self.take_claim(from, &asked, refuses);
             }
             SessionStep::Withdraw => {
                 let (fingerprint, claim) = (self.fingerprint(client), claim(self));
                 self.claims.directory.remove(fingerprint, claim);
+                self.claims.emptying.forget(client);
                 self.settle_claims();
                 self.note_withdrawn(from, client, stamp);
             }
@@ -64,6 +66,11 @@ impl Engine {
             SessionStep::State { is_last, records } => {
                 self.take_state(from, client, stamp, is_last, &records);
             }
+            SessionStep::Offer { user } => {
+                let user = user.map(|user| batch.text(user));
+                self.take_offer(from, client, stamp, user);
+            }
+            SessionStep::Decline => self.claims.emptying.forget(client),
         }
     }
 
@@ -88,7 +95,14 @@ impl Engine {
             }
             return;
         }
-        self.durability.cancel_left_will(client);
+        let session = self.sessions.find(client);
+        if asked.is_offered && session.is_some_and(|of| self.sessions[of].connection.is_some()) {
+            // Its client has come back meanwhile.
+            return self.claim(client, claim.0, false);
+        }
+        if !asked.is_offered {
+            self.durability.cancel_left_will(client);
+        }
         let claimed = self.claimed(client, fingerprint);
         if let Some(stamp) = self.claims.directory.own_stamp(fingerprint) {
             // A node that has heard of the later claim and of its end would keep this one.
@@ -107,7 +121,7 @@ impl Engine {
             self.answer_claim(from, client, claim.0, has_session.then_some(claimed));
         }
         if has_session {
-            self.begin_move(from, client, claim.0, claimed);
+            self.begin_move(from, client, claim.0, claimed, asked.is_offered);
         }
     }
 

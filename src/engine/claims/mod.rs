@@ -32,6 +32,7 @@
 mod arrivals;
 mod asked;
 mod directory;
+pub(in crate::engine) mod drain;
 pub(in crate::engine) mod marks;
 mod moves;
 mod parts;
@@ -44,6 +45,7 @@ use crate::engine::access::Grant;
 use crate::engine::cause::{Cause, Rejection};
 use crate::engine::claims::arrivals::Arrival;
 use crate::engine::claims::directory::Directory;
+use crate::engine::claims::drain::Emptying;
 use crate::engine::claims::marks::Source;
 use crate::engine::claims::moves::Move;
 use crate::engine::client_log::Claimed;
@@ -61,10 +63,13 @@ const CLAIMS_TOLD: usize = 256;
 /// A client whose CONNECT waits for the answers of other nodes.
 #[derive(Debug)]
 struct Waiting {
-    connection: ConnectionId,
+    /// None if another node has offered the session.
+    connection: Option<ConnectionId>,
     stamp: u64,
     /// A session that another node has ends.
     ends: bool,
+    /// The session was offered: the claim ends no connection, and leaves the session its Will.
+    is_offered: bool,
     user: Option<Box<str>>,
     /// The nodes that have not answered, a bit for each.
     left: u64,
@@ -93,6 +98,8 @@ pub(in crate::engine) struct Claims {
     /// Those of them that are under way, and those that are not yet.
     under_way: Vec<Box<str>>,
     lined_up: VecDeque<Box<str>>,
+    /// The order to empty this node.
+    emptying: Emptying,
     /// Nodes that are being told the claims, each with the place of the next session.
     joins: VecDeque<(CoreId, usize)>,
     /// Where the message that is being delivered was published.
@@ -114,6 +121,7 @@ impl Claims {
             moves: HashMap::new(),
             under_way: Vec::new(),
             lined_up: VecDeque::new(),
+            emptying: Emptying::default(),
             joins: VecDeque::new(),
             source: Source::core(place.core()),
             marks: 0,
@@ -173,14 +181,14 @@ impl Engine {
         }
         let fingerprint = self.fingerprint(client);
         if let Some(waiting) = self.claims.waiting.get_mut(client) {
-            let before = std::mem::replace(&mut waiting.connection, id);
+            let before = waiting.connection.replace(id);
             let (is_answered, stamp) = (waiting.left == 0, waiting.stamp);
             if is_answered {
                 self.claims.waiting.remove(client);
                 self.claims.directory.set_own_claim(fingerprint, stamp);
                 self.settle_claims();
             }
-            if before != id {
+            if before != Some(id) {
                 self.give_way(before, client);
             }
             return is_answered;
@@ -198,9 +206,10 @@ impl Engine {
         let stamp = self.claims.next_stamp(self.now, elsewhere.map_or(0, |(stamp, _)| stamp));
         let (ends, user) = (connect.clean_start, grant.user.clone());
         let waiting = Waiting {
-            connection: id,
+            connection: Some(id),
             stamp,
             ends,
+            is_offered: false,
             user,
             left: members,
             arrival: None,
@@ -215,10 +224,10 @@ impl Engine {
 
     /// Asks a node, or all, for the session of a client.
     fn ask_for_session(&mut self, node: Option<CoreId>, client: &str, waiting: &Waiting) {
-        let Waiting { stamp, ends, ref user, .. } = *waiting;
+        let Waiting { stamp, ends, is_offered, ref user, .. } = *waiting;
         let step = |batch: &mut Batch| {
             let user = user.as_deref().map(|user| batch.push_text(user));
-            SessionStep::Claim { asks: true, ends, refuses: false, user }
+            SessionStep::Claim { asks: true, ends, refuses: false, is_offered, user }
         };
         match node {
             Some(node) => self.mesh.send_session(node, client, stamp, step),
@@ -237,6 +246,7 @@ impl Engine {
                 asks: false,
                 ends: true,
                 refuses,
+                is_offered: false,
                 user: None,
             });
         }
@@ -277,12 +287,12 @@ impl Engine {
     }
 
     /// The client of a waiting CONNECT is on a later connection, here or at another node.
-    fn give_way(&mut self, id: ConnectionId, client: &str) {
+    fn give_way(&mut self, id: Option<ConnectionId>, client: &str) {
         self.refuse_waiting(id, client, &Rejection::new(ReasonCode::ServerBusy, Cause::TakenOver));
     }
 
-    fn refuse_waiting(&mut self, id: ConnectionId, client: &str, rejection: &Rejection) {
-        if self.connections.contains(id) {
+    fn refuse_waiting(&mut self, id: Option<ConnectionId>, client: &str, rejection: &Rejection) {
+        if let Some(id) = id.filter(|&id| self.connections.contains(id)) {
             self.refuse(id, Claimed { client: Some(client), user: None }, rejection);
         }
     }
@@ -316,6 +326,7 @@ impl Engine {
             }
         }
         if !is_member {
+            self.claims.emptying.forget_node(node);
             self.cancel_moves_to(node);
             self.forget_marks_of(node);
         }
@@ -355,12 +366,12 @@ impl Engine {
                 continue;
             }
             let stamp = self.claims.directory.own_stamp(fingerprint).unwrap_or(0);
-            let (asks, ends, refuses, user) = (false, true, false, None);
             self.mesh.send_session(node, client, stamp, |_| SessionStep::Claim {
-                asks,
-                ends,
-                refuses,
-                user,
+                asks: false,
+                ends: true,
+                refuses: false,
+                is_offered: false,
+                user: None,
             });
         }
         to
@@ -387,7 +398,9 @@ impl Engine {
         let before = waiting.left;
         waiting.left &= !bit;
         if before != 0 && waiting.left == 0 {
-            self.connections.mark_ready(waiting.connection);
+            if let Some(connection) = waiting.connection {
+                self.connections.mark_ready(connection);
+            }
             self.claims.answered.push(client.into());
         }
     }
@@ -397,7 +410,8 @@ impl Engine {
         let mut answered = std::mem::take(&mut self.claims.answered);
         answered.retain(|client| {
             let Some(waiting) = self.claims.waiting.get(client) else { return false };
-            if waiting.left > 0 || self.connections.contains(waiting.connection) {
+            let connection = waiting.connection;
+            if waiting.left > 0 || connection.is_some_and(|id| self.connections.contains(id)) {
                 return waiting.left == 0;
             }
             let stamp = waiting.stamp;
