@@ -5,6 +5,7 @@ use shards::{Subscription, TopicFilter};
 use crate::base::ids::{CoreId, SessionId};
 use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
+use crate::engine::claims::Waiting;
 use crate::engine::claims::marks::Marks;
 use crate::engine::claims::parts;
 use crate::engine::durability::restore::stored_subscription;
@@ -52,7 +53,16 @@ impl Engine {
     ) {
         let waiting = self.claims.waiting.get(client);
         if claimed.is_none() && waiting.is_some_and(|waiting| waiting.stamp < stamp) {
-            return self.abandon_waiting(client, false);
+            let copy = waiting.and_then(Waiting::copy);
+            self.abandon_waiting(client, false);
+            if let Some(copy) = copy.filter(|_| self.sessions.find(client).is_some()) {
+                // Whoever has made the later claim is told so when that comes.
+                let fingerprint = self.fingerprint(client);
+                if self.claims.directory.elsewhere(fingerprint).is_none() {
+                    self.claims.directory.set_own_claim(fingerprint, copy);
+                }
+            }
+            return;
         }
         let Some(waiting) = waiting.filter(|waiting| waiting.stamp == stamp) else {
             // A later claim came in between. The node hears of it too, and gives the session there.
@@ -61,8 +71,9 @@ impl Engine {
         let Some(claimed) = claimed else { return self.end_wait(from, client) };
         // Of several the one that was claimed last is the session, and the others are what was left of it.
         let other = waiting.arrival.as_ref();
-        let is_left = other.is_some_and(|of| of.marks.is_some() || of.claimed >= claimed);
-        if is_left || waiting.has_session {
+        let is_left = other.is_some_and(|of| of.marks.is_some() || of.claimed >= claimed)
+            || waiting.copy().is_some_and(|copy| copy >= claimed);
+        if is_left {
             self.refuse_session(from, client, stamp);
             return self.continue_arrivals();
         }
@@ -84,6 +95,7 @@ impl Engine {
             inbound: None,
         };
         if let Some(waiting) = self.claims.waiting.get_mut(client) {
+            waiting.held = None;
             waiting.arrival = Some(arrival);
         }
         self.continue_arrivals();

@@ -3,6 +3,7 @@
 use crate::base::ids::{CoreId, SessionId};
 use crate::engine::Engine;
 use crate::engine::cause::{Cause, Rejection};
+use crate::engine::claims::Waiting;
 use crate::engine::claims::directory::Claim;
 use crate::engine::claims::moves::Move;
 use crate::engine::connections::ending::Ending;
@@ -172,9 +173,8 @@ impl Engine {
     }
 
     /// The stamp under which this node has claimed the session of a client that it has; 0 if it was restored.
-    fn claimed(&self, client: &str, fingerprint: u64) -> u64 {
-        let arrived = self.claims.waiting.get(client).filter(|waiting| waiting.has_session);
-        let own = arrived.map(|waiting| waiting.stamp);
+    pub(super) fn claimed(&self, client: &str, fingerprint: u64) -> u64 {
+        let own = self.claims.waiting.get(client).and_then(Waiting::copy);
         let own = own.or_else(|| self.claims.directory.own_stamp(fingerprint));
         own.or_else(|| self.claims.moves.get(client).map(Move::claimed)).unwrap_or(0)
     }

@@ -8,8 +8,9 @@
 //! …                            the move of a session whose client has connected elsewhere
 //! ```
 //!
-//! The claim has the stamp that follows the one under which the drained node has the session. That of a CONNECT is the time
-//! of day, so a client that connects anywhere meanwhile is later and wins. The drained node remembers what it has offered
+//! The claim has a stamp that follows soon after the one under which the drained node has the session, and that no other
+//! offer has, because marks are told apart by stamps. The stamp of a CONNECT is the time of day, so a client that connects
+//! anywhere meanwhile is later and wins. The drained node remembers what it has offered
 //! until the session is gone, the other node declines or leaves, or [`OFFER_S`] have passed; the next walk over the table of
 //! sessions finds what is left, and offers it to the next node.
 
@@ -215,12 +216,14 @@ impl Engine {
         let (fingerprint, walks) = (self.fingerprint(&client), self.claims.emptying.walks);
         let place = fingerprint.wrapping_add(walks) % targets.len() as u64;
         let to = targets[place as usize];
-        let claimed = self.claims.directory.own_stamp(fingerprint).unwrap_or(0);
+        // A session that was restored has none.
+        let claimed = self.claims.directory.own_stamp(fingerprint);
+        self.claims.offered += 1;
+        let stamp = claimed.unwrap_or(self.claims.begin_us) + self.claims.offered;
         self.delay_left_will(id);
         self.claims.emptying.offers.insert(client.clone(), (to, self.now));
         let owner = self.sessions[id].owner();
-        // A node that has declined may still be known by some to have claimed it.
-        self.mesh.send_session(to, &client, claimed + 1 + walks, |batch| SessionStep::Offer {
+        self.mesh.send_session(to, &client, stamp, |batch| SessionStep::Offer {
             user: owner.map(|owner| batch.push_text(owner)),
         });
         true
@@ -255,6 +258,7 @@ impl Engine {
             left: self.mesh.member_bits(),
             arrival: None,
             has_session: false,
+            held: None,
         };
         self.ask_for_session(None, client, &waiting);
         self.claims.waiting.insert(client.into(), waiting);

@@ -77,6 +77,15 @@ struct Waiting {
     arrival: Option<Arrival>,
     /// A session has come.
     has_session: bool,
+    /// This node has a copy, which it was giving to another node, and had claimed it under this stamp.
+    held: Option<u64>,
+}
+
+impl Waiting {
+    /// The stamp of the copy of the session that this node has.
+    fn copy(&self) -> Option<u64> {
+        if self.has_session { Some(self.stamp) } else { self.held }
+    }
 }
 
 /// The claims to the sessions at home on this core, and the sessions on their way.
@@ -100,6 +109,8 @@ pub(in crate::engine) struct Claims {
     lined_up: VecDeque<Box<str>>,
     /// The order to empty this node.
     emptying: Emptying,
+    /// Offers of sessions to other nodes so far.
+    offered: u64,
     /// Nodes that are being told the claims, each with the place of the next session.
     joins: VecDeque<(CoreId, usize)>,
     /// Where the message that is being delivered was published.
@@ -122,6 +133,7 @@ impl Claims {
             under_way: Vec::new(),
             lined_up: VecDeque::new(),
             emptying: Emptying::default(),
+            offered: 0,
             joins: VecDeque::new(),
             source: Source::core(place.core()),
             marks: 0,
@@ -214,6 +226,7 @@ impl Engine {
             left: members,
             arrival: None,
             has_session: false,
+            held: self.sessions.find(client).map(|_| self.claimed(client, fingerprint)),
         };
         self.cancel_move(client);
         self.ask_for_session(None, client, &waiting);
