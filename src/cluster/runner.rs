@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -58,10 +59,18 @@ pub struct Parts {
     pub seed: u64,
 }
 
+/// The highest version of lanes that this process speaks, for tests that update nodes from one version to the next.
+const TEST_LANES: &str = "RINGMQ_TEST_LANES";
+
 /// The versions of lanes that this program speaks.
 pub fn lane_versions() -> LaneVersions {
     use crate::cluster::codec::{VERSION, VERSION_OLDEST};
-    LaneVersions { lowest: VERSION_OLDEST.into(), highest: VERSION.into() }
+    static HIGHEST: OnceLock<u8> = OnceLock::new();
+    let highest = *HIGHEST.get_or_init(|| {
+        let asked = std::env::var(TEST_LANES).ok().and_then(|text| text.parse().ok());
+        asked.unwrap_or(VERSION).clamp(VERSION_OLDEST, VERSION)
+    });
+    LaneVersions { lowest: VERSION_OLDEST.into(), highest: highest.into() }
 }
 
 /// Starts the thread, and the engine server if the broker is to run one.

@@ -58,7 +58,9 @@ impl Engine {
             if let Some(copy) = copy.filter(|_| self.sessions.find(client).is_some()) {
                 // Whoever has made the later claim is told so when that comes.
                 let fingerprint = self.fingerprint(client);
-                if self.claims.directory.elsewhere(fingerprint).is_none() {
+                let own = (copy, self.claims.directory.own());
+                let elsewhere = self.claims.directory.elsewhere(fingerprint);
+                if elsewhere.is_none_or(|of| of < own) {
                     self.claims.directory.set_own_claim(fingerprint, copy);
                 }
             }

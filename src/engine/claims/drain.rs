@@ -18,12 +18,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use shards::NODES_MAX;
+
 use crate::base::clock::Now;
 use crate::base::ids::{CoreId, SessionId};
 use crate::control::drain::{DrainOrder, DrainProgress, Purpose};
 use crate::engine::Engine;
 use crate::engine::cause::Cause;
 use crate::engine::claims::Waiting;
+use crate::engine::claims::directory::stamp_of;
 use crate::engine::connections::ending::Ending;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::timers::Timer;
@@ -219,7 +222,9 @@ impl Engine {
         // A session that was restored has none.
         let claimed = self.claims.directory.own_stamp(fingerprint);
         self.claims.offered += 1;
-        let stamp = claimed.unwrap_or(self.claims.begin_us) + self.claims.offered;
+        let after = claimed.unwrap_or(self.claims.begin_us) + 1;
+        let after = after + self.claims.offered * u64::from(NODES_MAX);
+        let stamp = stamp_of(self.mesh.node_number(to), after);
         self.delay_left_will(id);
         self.claims.emptying.offers.insert(client.clone(), (to, self.now));
         let owner = self.sessions[id].owner();
