@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::admin::routes::{Route, delete, get, post};
 use crate::admin::{Answer, Problem, Shared};
 use crate::config::Role;
-use crate::control::drain::{DrainStatus, Drainer, Purpose, RATE, RATE_MAX};
+use crate::control::drain::{DrainStatus, Drainer, Purpose, RATE, RATE_MAX, Shares};
 use crate::control::{Command, EngineCommand};
 
 /// The routes of this module.
@@ -20,6 +20,14 @@ pub fn routes() -> Vec<Route> {
         post("/api/v1/drain", Role::Operate, "Refuse new clients, and empty a node", begin)
             .query::<DrainQuery>()
             .answers_nothing(),
+        post(
+            "/api/v1/rebalance",
+            Role::Operate,
+            "Send clients to nodes that have fewer",
+            rebalance,
+        )
+        .query::<RebalanceQuery>()
+        .answers::<Rebalance>(),
         delete("/api/v1/drain", Role::Operate, "Accept new clients again", end).answers_nothing(),
     ]
 }
@@ -83,15 +91,69 @@ async fn begin(
     State(admin): State<Shared>,
     Query(DrainQuery { rate }): Query<DrainQuery>,
 ) -> Result<StatusCode, Problem> {
-    let rate = rate.unwrap_or(RATE);
-    if !(1..=RATE_MAX).contains(&rate) {
-        let what = format!("rate is {rate}; it must be between 1 and {RATE_MAX}");
-        return Err(Problem::bad_request(what));
-    }
+    let rate = checked(rate)?;
     // Before the cores refuse clients: whoever asks for health sends no more of them here.
     let begun = admin.broker.drain.begin(Purpose::Drain, rate);
     begun.map_err(|error| Problem::unavailable(format!("cannot begin a drain: {error}")))?;
     tell(&admin).await
+}
+
+fn checked(rate: Option<u32>) -> Result<u32, Problem> {
+    match rate.unwrap_or(RATE) {
+        rate @ 1..=RATE_MAX => Ok(rate),
+        rate => {
+            let what = format!("rate is {rate}; it must be between 1 and {RATE_MAX}");
+            Err(Problem::bad_request(what))
+        }
+    }
+}
+
+/// How clients are sent to nodes that have fewer.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct RebalanceQuery {
+    /// Clients a second that each core disconnects, 1 to 100,000; 100 if this is left out.
+    rate: Option<u32>,
+    /// Only says what would be done.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What a rebalance does.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Rebalance {
+    /// Connections of this node.
+    clients: u64,
+    /// Connections of a node that takes part, on average.
+    share: u64,
+    /// Clients that are sent elsewhere: 0 if this node has at most 5% more than its share.
+    excess: u64,
+}
+
+async fn rebalance(
+    State(admin): State<Shared>,
+    Query(RebalanceQuery { rate, dry_run }): Query<RebalanceQuery>,
+) -> Answer<Rebalance> {
+    let (rate, drain) = (checked(rate)?, &admin.broker.drain);
+    if drain.status().is_draining() {
+        let what = "this node is drained: all of its clients go";
+        return Err(Problem::new(StatusCode::CONFLICT, what));
+    }
+    let board = admin.broker.cluster.as_ref().ok_or_else(|| {
+        Problem::not_found(
+            "this broker is no node of a cluster: its configuration has no [cluster]",
+        )
+    })?;
+    let Some(Shares { own, share, excess }) = Shares::of(&board.status()) else {
+        let what = "fewer than two members serve clients and tell how many they have";
+        return Err(Problem::unavailable(what.to_owned()).retry_after(5));
+    };
+    if excess > 0 && !dry_run {
+        let clients = excess.div_ceil(admin.broker.cores.count() as u64);
+        let begun = drain.begin(Purpose::Rebalance { clients }, rate);
+        begun.map_err(|error| Problem::unavailable(format!("cannot begin: {error}")))?;
+    }
+    Ok(Json(Rebalance { clients: own, share, excess }))
 }
 
 async fn end(State(admin): State<Shared>) -> Result<StatusCode, Problem> {

@@ -96,6 +96,7 @@ pub fn start(parts: Parts) -> Result<JoinHandle<()>, String> {
 }
 
 struct Runner {
+    place: Place,
     gateway: Gateway,
     watchdog: Watchdog,
     carrier: Carrier,
@@ -120,7 +121,8 @@ impl Runner {
     fn new(parts: Parts, carrier: Carrier) -> Self {
         let Parts { place, ports, cores, started, stop, board, seed, sys_interval, .. } = parts;
         Self {
-            gateway: Gateway::new(place, seed),
+            gateway: Gateway::new(place.clone(), seed),
+            place,
             watchdog: Watchdog::default(),
             carrier,
             ports,
@@ -229,6 +231,8 @@ impl Runner {
             filters: self.gateway.filters() as u64,
         };
         self.board.set_traffic(traffic);
+        let clients = self.place.connections_elsewhere();
+        self.carrier.set_clients(u32::try_from(clients).unwrap_or(u32::MAX));
         let Self { topics, board, cores, .. } = self;
         topics.publish(now, &board.status(), traffic, |topic, payload| {
             let (to, _) = replies();

@@ -26,6 +26,8 @@ pub struct MemberStatus {
     pub lease_ms: Option<u64>,
     /// How far its clock is ahead of this node's, in milliseconds; none if that is not known yet.
     pub clock_ahead_ms: Option<i64>,
+    /// Its connections; none if it does not tell.
+    pub clients: Option<u32>,
     /// Whether its program and this one can move sessions without a client between them.
     pub takes_sessions: bool,
 }
@@ -142,6 +144,7 @@ mod tests {
             heard_ms: None,
             lease_ms: None,
             clock_ahead_ms: None,
+            clients: Some(1),
             takes_sessions: true,
         }
     }

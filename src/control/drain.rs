@@ -197,7 +197,7 @@ impl Drainer {
             (state.number, state.status)
         };
         let purpose = status.purpose?;
-        let targets = self.0.board.as_ref().map(|board| targets(&board.status()));
+        let targets = self.0.board.as_ref().map(|board| targets(&board.status(), purpose));
         let targets = targets.unwrap_or_default();
         Some(Arc::new(DrainOrder { number, purpose, rate: status.rate, targets }))
     }
@@ -294,13 +294,113 @@ impl Drainer {
     }
 }
 
-/// The other members that serve clients, and are not being emptied.
-fn targets(status: &ClusterStatus) -> Box<[Target]> {
-    let others = status.members.iter().filter(|member| !member.is_own && member.state == "member");
+/// The other members that serve clients, and are not being emptied; for a rebalance, those with fewer than their share.
+fn targets(status: &ClusterStatus, purpose: Purpose) -> Box<[Target]> {
+    let share = match purpose {
+        Purpose::Drain => u64::MAX,
+        Purpose::Rebalance { .. } => Shares::of(status).map_or(0, |of| of.share),
+    };
+    let has_fewer = |member: &&MemberStatus| {
+        share == u64::MAX || clients_of(member).is_some_and(|of| of < share)
+    };
+    let others = status.members.iter().filter(|member| !member.is_own && serves(member));
     let target = |member: &MemberStatus| Target {
         node: member.node.into(),
         server_reference: member.advertise.as_str().into(),
         takes_sessions: member.takes_sessions,
     };
-    others.map(target).collect()
+    others.filter(has_fewer).map(target).collect()
+}
+
+fn serves(member: &MemberStatus) -> bool {
+    member.state == "member"
+}
+
+fn clients_of(member: &MemberStatus) -> Option<u64> {
+    member.clients.map(u64::from)
+}
+
+/// The connections of this node, and its share of all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shares {
+    /// Those that it has.
+    pub own: u64,
+    /// Those of a member on average.
+    pub share: u64,
+    /// Those that it has beyond its share; 0 if that is at most a twentieth of the share.
+    pub excess: u64,
+}
+
+impl Shares {
+    /// By the members that serve clients and tell how many they have; none if they are fewer than two, or this node is
+    /// none of them.
+    pub fn of(status: &ClusterStatus) -> Option<Self> {
+        let own = clients_of(status.own().filter(|own| serves(own))?)?;
+        let serving = status.members.iter().filter(|member| serves(member));
+        let counts: Vec<u64> = serving.filter_map(clients_of).collect();
+        if counts.len() < 2 {
+            return None;
+        }
+        let share = counts.iter().sum::<u64>().div_ceil(counts.len() as u64);
+        let excess = own.saturating_sub(share);
+        Some(Self { own, share, excess: if excess * 20 > share { excess } else { 0 } })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(clients: &[Option<u32>]) -> ClusterStatus {
+        let member = |(node, &clients): (usize, &Option<u32>)| MemberStatus {
+            node: node as u8,
+            name: format!("node{node}"),
+            incarnation: 1,
+            advertise: format!("host{node}:1883"),
+            state: "member",
+            is_own: node == 0,
+            heard_ms: None,
+            lease_ms: None,
+            clock_ahead_ms: None,
+            clients,
+            takes_sessions: true,
+        };
+        let members = clients.iter().enumerate().map(member).collect();
+        ClusterStatus { members, ..ClusterStatus::default() }
+    }
+
+    #[test]
+    fn a_node_gives_away_what_it_has_beyond_its_share_if_that_is_more_than_a_twentieth() {
+        let shares = |clients: &[Option<u32>]| Shares::of(&status(clients));
+        let of = |own, share, excess| Some(Shares { own, share, excess });
+        assert_eq!(shares(&[Some(300), Some(0), Some(0)]), of(300, 100, 200));
+        assert_eq!(shares(&[Some(105), Some(95)]), of(105, 100, 0));
+        assert_eq!(shares(&[Some(106), Some(94)]), of(106, 100, 6));
+        assert_eq!(shares(&[Some(10), Some(94)]), of(10, 52, 0));
+        assert_eq!(shares(&[Some(300), None]), None, "nothing is known of others");
+    }
+
+    #[test]
+    fn clients_of_a_rebalance_go_to_nodes_with_fewer_and_of_a_drain_to_all_that_serve() {
+        let mut status = status(&[Some(300), Some(290), Some(0), None]);
+        let nodes = |status: &ClusterStatus, purpose| -> Vec<u16> {
+            targets(status, purpose).iter().map(|target| target.node).collect()
+        };
+        assert_eq!(nodes(&status, Purpose::Rebalance { clients: 1 }), [2]);
+        assert_eq!(nodes(&status, Purpose::Drain), [1, 2, 3]);
+        status.members[1].state = "leaving";
+        assert_eq!(nodes(&status, Purpose::Drain), [2, 3]);
+    }
+
+    #[test]
+    fn a_drain_outside_a_cluster_refuses_clients_and_is_never_empty() {
+        let drain = Drainer::new(Stop::new(), None);
+        drain.begin(Purpose::Drain, 0).expect("no thread is needed");
+        let order = drain.order().expect("an order");
+        assert_eq!((order.purpose, order.rate, order.targets.len()), (Purpose::Drain, 1, 0));
+        drain.note_answers([DrainProgress::default()]);
+        assert!(drain.status().is_draining() && !drain.status().is_empty());
+        drain.end();
+        assert!(drain.order().is_none() && !drain.status().is_draining());
+    }
 }

@@ -1,5 +1,6 @@
 //! Clients that change the node under load, while servers of the engine are killed and stopped: each message at least once
-//! at QoS 1, once at QoS 2, in order. Three brokers with stores; publishers at every node and publishers that change it too;
+//! at QoS 1, once at QoS 2, in order. Three brokers with stores; publishers at every node, which leave it only if it sends
+//! them away, and publishers that change it too;
 //! subscribers with stored sessions, of MQTT 5.0 and 3.1.1.
 //!
 //! ```text
@@ -184,7 +185,11 @@ fn publish(
                 node = random.other_node(node, addresses.len());
                 moves.fetch_add(1, Relaxed);
             }
-            Err(Gone) => std::thread::sleep(Duration::from_millis(50)),
+            Err(Gone) => {
+                std::thread::sleep(Duration::from_millis(50));
+                // A node that is emptied sends its clients to another one.
+                node = random.other_node(node, addresses.len());
+            }
         }
         if traffic.is_over() {
             let ends = ends.get_or_insert_with(|| Instant::now() + PATIENCE);

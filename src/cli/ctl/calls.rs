@@ -116,6 +116,7 @@ const MEMBERS: List = List {
         "name",
         "state",
         "own",
+        "clients",
         "advertise",
         "incarnation",
         "heard_ms",
@@ -278,6 +279,7 @@ pub fn of(command: &CtlCommand, new_password: NewPassword<'_>) -> Result<Call, E
         }
         CtlCommand::Trace(flags) => trace(flags),
         CtlCommand::Drain(flags) => drain::call(flags),
+        CtlCommand::Rebalance(flags) => drain::rebalance(flags),
         CtlCommand::Api { method, path, content } => api(method, path, content.as_deref())?,
         CtlCommand::Top { .. } | CtlCommand::Token { .. } => {
             return Err(Error::Failed("this command has no single request".to_owned()));
@@ -578,6 +580,7 @@ mod tests {
             ("drain --stop", "DELETE /api/v1/drain"),
             ("drain --rate 7 --wait", "POST /api/v1/drain?rate=7"),
             ("drain status", "GET /api/v1/drain"),
+            ("rebalance --rate 7 --dry-run", "POST /api/v1/rebalance?rate=7&dry_run=true"),
             ("api get status", "GET /api/v1/status"),
             ("api POST /x {}", "POST /x {}"),
         ] {

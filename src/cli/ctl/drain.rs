@@ -89,3 +89,25 @@ pub fn wait(client: &Client, output: Output) -> Result<Outcome, Error> {
         std::thread::sleep(INTERVAL);
     }
 }
+
+/// Flags of `broker ctl rebalance`.
+#[derive(Clone, Debug, Args)]
+pub struct RebalanceFlags {
+    /// Disconnect so many clients a second on each core, 1 to 100000; 100 by default.
+    #[arg(long, value_name = "CLIENTS")]
+    rate: Option<u32>,
+
+    /// Only show what would be done.
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// The request of the command.
+pub fn rebalance(flags: &RebalanceFlags) -> Call {
+    let rate = flags.rate.map(|rate| format!("rate={rate}"));
+    let dry_run = flags.dry_run.then(|| "dry_run=true".to_owned());
+    let query: Vec<String> = rate.into_iter().chain(dry_run).collect();
+    let mark = if query.is_empty() { "" } else { "?" };
+    let path = format!("/api/v1/rebalance{mark}{}", query.join("&"));
+    Call::new(Method::POST, path, View::Fields)
+}
