@@ -124,7 +124,7 @@ fn flags(text: &str) -> BTreeSet<&str> {
 }
 
 /// Commands of `broker ctl` with flags.
-const CTL: [&[&str]; 21] = [
+const CTL: [&[&str]; 22] = [
     &["cluster", "status"],
     &["health"],
     &["top"],
@@ -144,6 +144,7 @@ const CTL: [&[&str]; 21] = [
     &["log"],
     &["trace"],
     &["drain"],
+    &["rebalance"],
     &["token", "add"],
     &["api"],
 ];

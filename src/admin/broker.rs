@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::access::Gate;
@@ -10,6 +9,7 @@ use crate::admin::collections::Collections;
 use crate::bridges::Bridges;
 use crate::config::{ExecutorKind, Settings};
 use crate::control::cluster::ClusterBoard;
+use crate::control::drain::Drainer;
 use crate::control::listener::ListenerTable;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -50,6 +50,8 @@ pub struct Parts {
     pub webhooks: Webhooks,
     /// Bridges to other brokers.
     pub bridges: Bridges,
+    /// Sends clients to other nodes.
+    pub drain: Drainer,
     /// The cluster; none if the broker is no node of one.
     pub cluster: Option<ClusterBoard>,
 }
@@ -58,8 +60,6 @@ pub struct Parts {
 pub struct Broker {
     parts: Parts,
     started: (Instant, SystemTime),
-    /// Whether new clients are refused on request.
-    pub is_draining: AtomicBool,
     collections: Collections,
 }
 
@@ -75,8 +75,7 @@ impl Broker {
     pub(super) fn new(parts: Parts) -> Self {
         let started = (Instant::now(), SystemTime::now());
         let collections = Collections::new(parts.statistics.clone());
-        let is_draining = AtomicBool::new(false);
-        Self { parts, started, is_draining, collections }
+        Self { parts, started, collections }
     }
 
     /// Time since the start.

@@ -5,6 +5,7 @@ use axum::extract::State;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::admin::drain::Drain;
 use crate::admin::routes::{Route, get};
 use crate::admin::{Answer, Problem, Shared};
 use crate::config::Role;
@@ -43,6 +44,8 @@ struct Cluster {
     errors: u64,
     /// Topic Filters and shared subscriptions that this node has announced to the others.
     filters: u64,
+    /// The drain of this node.
+    drain: Option<Drain>,
     /// The members, by number.
     members: Vec<Member>,
 }
@@ -68,6 +71,8 @@ struct Member {
     lease_ms: Option<u64>,
     /// How far its clock is ahead of that of the node that answers, in milliseconds; null if that is not known yet.
     clock_ahead_ms: Option<i64>,
+    /// Its connections, some seconds ago; null if it does not tell.
+    clients: Option<u32>,
 }
 
 impl From<&MemberStatus> for Member {
@@ -82,6 +87,7 @@ impl From<&MemberStatus> for Member {
             heard_ms: of.heard_ms.filter(|_| !of.is_own),
             lease_ms: of.lease_ms,
             clock_ahead_ms: of.clock_ahead_ms,
+            clients: of.clients,
         }
     }
 }
@@ -102,6 +108,7 @@ impl From<&ClusterBoard> for Cluster {
             received: traffic.received,
             errors: traffic.errors,
             filters: traffic.filters,
+            drain: None,
             members: status.members.iter().map(Member::from).collect(),
         }
     }
@@ -113,5 +120,7 @@ async fn cluster(State(admin): State<Shared>) -> Answer<Cluster> {
             "this broker is no node of a cluster: its configuration has no [cluster]",
         )
     };
-    admin.broker.cluster.as_ref().map(|board| Json(Cluster::from(board))).ok_or_else(none)
+    let drain = Some(admin.broker.drain.status().into());
+    let shown = |board| Json(Cluster { drain, ..Cluster::from(board) });
+    admin.broker.cluster.as_ref().map(shown).ok_or_else(none)
 }

@@ -125,7 +125,7 @@ fn checks(broker: &Broker, pulse: &Snapshot) -> Vec<Check> {
         Check { name, ok, found }
     };
     let sum = &pulse.all;
-    let is_draining = broker.is_draining.load(std::sync::atomic::Ordering::Relaxed);
+    let is_draining = broker.drain.status().is_draining();
     let has_store = broker.folder.is_some();
     let open = broker.listeners.open().len();
     let memory = format!("{} of {} bytes", sum.memory_bytes, broker.memory_bytes_max);

@@ -23,6 +23,7 @@ use crate::base::notifier::Notifier;
 use crate::base::waker::Waker;
 use crate::bridges::Bridges;
 use crate::config::{ExecutorKind, Listener, Role, Settings};
+use crate::control::drain::Drainer;
 use crate::control::listener::{ListenerTable, Listening};
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -56,6 +57,7 @@ impl World {
             webhooks: Webhooks::default(),
             bridges: Bridges::default(),
             cluster: None,
+            drain: Drainer::new(Stop::new(), None),
             settings: Arc::new(settings),
             executor: ExecutorKind::Poll,
             listeners: listeners(true),

@@ -282,6 +282,8 @@ counters! {
     sessions_moved_in "cluster/sessions/moved-in" Broker Counter as "cluster_sessions_moved" direction "in";
     /// Sessions that have gone to another node.
     sessions_moved_out "cluster/sessions/moved-out" Broker Counter as "cluster_sessions_moved" direction "out";
+    /// Clients that were disconnected to connect to another node, as this one is emptied or has more than its share.
+    clients_sent_elsewhere "cluster/clients/sent-elsewhere" Broker Counter as "cluster_clients_sent_elsewhere";
     /// Connections closed because of a protocol violation.
     violations "connections/violations" Broker Counter as "connections_closed" reason "protocol-violation";
     /// Connections closed because Keep Alive or the CONNECT timeout passed.

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::console::{print, print_error};
 use super::pid_file::PidFile;
@@ -12,9 +13,8 @@ use crate::control::reload::{self, Reload};
 use crate::control::stop::Stop;
 use crate::engine::Keys;
 use crate::platform;
-use crate::server::{self, Server, ServerError, Summary};
+use crate::server::{self, Server, ServerError};
 use crate::service::{self, HandedOver};
-use crate::stats::Prompt;
 
 /// Reports everything that would prevent a start; the exit code is the one that a start would have.
 pub(super) fn check(settings: &Settings) -> Result<Exit, Failure> {
@@ -61,7 +61,7 @@ pub(super) fn serve(
     mut settings: Settings,
     stop: Stop,
     reload: &Reload,
-    listen_to_signals: impl FnOnce((Prompt, Summary)) -> Result<(), Box<dyn Error>>,
+    listen_to_signals: impl FnOnce(signals::Asked) -> Result<(), Box<dyn Error>>,
     when_serving: impl FnOnce(),
 ) -> Result<(), Failure> {
     let keys = keys().map_err(|error| Failure::new(Exit::Other, error.to_string()))?;
@@ -77,7 +77,12 @@ pub(super) fn serve(
     access::log_policies(&settings);
     let writable = Arc::clone(&gate);
     let server = Server::open(&settings, gate, keys, stop.clone(), reload, handed_over)?;
-    let asked = (server.prompt(), server.summary());
+    let drain_max = Duration::from_secs(settings.cluster.drain_on_stop_s.into());
+    let asked = signals::Asked {
+        prompt: server.prompt(),
+        summary: server.summary(),
+        drain: (server.drain(), drain_max),
+    };
     listen_to_signals(asked).map_err(|error| Failure::new(Exit::Other, error))?;
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),

@@ -3,7 +3,10 @@
 
 use std::error::Error;
 
+use std::time::Duration;
+
 use super::Exit;
+use crate::control::drain::Drainer;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
 use crate::server::Summary;
@@ -26,16 +29,19 @@ pub(super) fn hold() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Handles signals from here on. The first SIGTERM or SIGINT asks for a clean stop, the second ends the process.
+/// Handles signals from here on. The first SIGTERM or SIGINT asks for a clean stop, the second ends the process. Where a
+/// node is emptied before it stops, the second one asks for a stop at once.
 /// SIGUSR1 is ignored by a broker that prints no statistics.
 #[cfg(unix)]
 pub(super) fn listen(
     mut signals: signal_hook::iterator::Signals,
     stop: Stop,
     reload: Reload,
-    (prompt, summary): (Prompt, Summary),
+    asked: Asked,
 ) -> Result<(), Box<dyn Error>> {
     use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+    let Asked { prompt, summary, drain } = asked;
+    let mut stopping = Stopping { stop, drain, is_draining: false };
     signals.add_signal(SIGTERM)?;
     signals.add_signal(SIGINT)?;
     let run = move || {
@@ -46,7 +52,7 @@ pub(super) fn listen(
                 SIGUSR2 => summary.log(),
                 #[cfg(target_os = "linux")]
                 signal if signal == libc::SIGRTMIN() => super::log::reopen(),
-                _ => ask_to_stop(&stop),
+                _ => stopping.ask(),
             }
         }
     };
@@ -60,15 +66,46 @@ pub(super) fn listen(
     _held: (),
     stop: Stop,
     _reload: Reload,
-    _asked: (Prompt, Summary),
+    Asked { drain, .. }: Asked,
 ) -> Result<(), Box<dyn Error>> {
-    Ok(ctrlc::set_handler(move || ask_to_stop(&stop))?)
+    let mut stopping = Stopping { stop, drain, is_draining: false };
+    Ok(ctrlc::set_handler(move || stopping.ask())?)
 }
 
-fn ask_to_stop(stop: &Stop) {
-    // Before the request: the process may be gone a moment after it.
-    service::notify_stopping();
-    if stop.request() > 1 {
-        std::process::exit(Exit::Other as i32);
+/// What signals ask for besides a reload and a stop.
+pub(super) struct Asked {
+    /// Statistics.
+    pub prompt: Prompt,
+    /// A summary in the log.
+    pub summary: Summary,
+    /// That the node is emptied before it stops, for so long at most; zero for a stop at once.
+    pub drain: (Drainer, Duration),
+}
+
+/// The signals that ask for a stop.
+struct Stopping {
+    stop: Stop,
+    drain: (Drainer, Duration),
+    is_draining: bool,
+}
+
+impl Stopping {
+    fn ask(&mut self) {
+        // Before the request: the process may be gone a moment after it.
+        service::notify_stopping();
+        let (drain, most) = &self.drain;
+        let drains = !most.is_zero() && !self.stop.is_requested();
+        if drains && !std::mem::replace(&mut self.is_draining, true) {
+            match drain.stop_within(*most) {
+                Ok(()) => {
+                    let seconds = most.as_secs();
+                    return tracing::info!(seconds, "this node is emptied before it stops");
+                }
+                Err(error) => tracing::warn!(%error, "cannot empty this node before it stops"),
+            }
+        }
+        if self.stop.request() > 1 {
+            std::process::exit(Exit::Other as i32);
+        }
     }
 }

@@ -18,7 +18,11 @@ use reader::Reader;
 use session::SessionItem;
 
 /// The version that this program writes if the other node understands it.
-pub const VERSION: u8 = 1;
+pub const VERSION: u8 = 2;
+
+/// The first version with offers of sessions without a client, by which a node is emptied, and with answers that name nodes
+/// that are away.
+pub const VERSION_WITH_OFFERS: u8 = 2;
 
 /// The oldest version that this program understands and can write.
 pub const VERSION_OLDEST: u8 = 1;

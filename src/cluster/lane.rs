@@ -142,6 +142,11 @@ impl Lane {
         }
     }
 
+    /// The version of frames that it sends.
+    pub fn version(&self) -> u8 {
+        self.version
+    }
+
     /// Sets the version of frames from the next one on: the highest that both nodes speak. Before,
     /// frames have the oldest one.
     pub fn set_version(&mut self, version: u8) {

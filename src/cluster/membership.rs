@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
+use super::codec::VERSION_WITH_OFFERS;
 use super::suspicion::{LEASE_US, Peers};
 use super::view::{
     FORMAT, Incarnation, LaneVersions, Lease, MemberState, NodeNumber, View, ViewError,
@@ -201,6 +202,8 @@ pub struct Membership {
     /// The state that this node wants in the view.
     wanted: MemberState,
     wants_to_leave: bool,
+    /// Connections of this node, for its leases.
+    clients: u32,
     view: Option<(u64, Arc<View>)>,
     needs_read: bool,
     pending: Option<(u64, Pending)>,
@@ -228,6 +231,7 @@ impl Membership {
             joining: Joining::new(start),
             wanted: MemberState::Joining,
             wants_to_leave: false,
+            clients: 0,
             view: None,
             needs_read: true,
             pending: None,
@@ -323,7 +327,8 @@ impl Membership {
         self.pending_lease = Some(self.last_id);
         self.leases[0] = clock_us;
         let unheard = self.unheard(now);
-        let lease = Lease { format: FORMAT, incarnation, clock_us, unheard }.write();
+        let clients = Some(self.clients);
+        let lease = Lease { format: FORMAT, incarnation, clock_us, unheard, clients }.write();
         Some(Request { id: self.last_id, ask: Ask::PutLease { node, lease } })
     }
 
@@ -512,6 +517,11 @@ impl Membership {
         self.wanted = state;
     }
 
+    /// The number of connections of this node, which its leases tell the others.
+    pub fn set_clients(&mut self, clients: u32) {
+        self.clients = clients;
+    }
+
     /// Takes this node out of the view: [`MembershipEvent::Left`].
     pub fn leave(&mut self) {
         match self.phase {
@@ -556,6 +566,14 @@ impl Membership {
             is_own: own.is_some_and(|(node, _)| node == member.node),
             heard_ms: self.peers.heard(member.node).map(since_ms),
             lease_ms: self.peers.lease_at(member.node).map(since_ms),
+            clients: match own.is_some_and(|(node, _)| node == member.node) {
+                true => Some(self.clients),
+                false => self.peers.clients(member.node),
+            },
+            takes_sessions: {
+                let common = self.me.lanes.common(member.lanes);
+                common.is_some_and(|version| version >= VERSION_WITH_OFFERS.into())
+            },
             clock_ahead_ms: self
                 .peers
                 .clock_us(member.node)

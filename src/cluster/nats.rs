@@ -384,6 +384,11 @@ impl Carrier {
         self.membership.set_state(MemberState::Member);
     }
 
+    /// The number of connections of this node, which the others are told with the next lease.
+    pub fn set_clients(&mut self, clients: u32) {
+        self.membership.set_clients(clients);
+    }
+
     /// Changes it to `Leaving`: the node gives its sessions away.
     pub fn set_leaving(&mut self) {
         self.membership.set_state(MemberState::Leaving);

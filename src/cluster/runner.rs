@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -58,10 +59,18 @@ pub struct Parts {
     pub seed: u64,
 }
 
+/// The highest version of lanes that this process speaks, for tests that update nodes from one version to the next.
+const TEST_LANES: &str = "RINGMQ_TEST_LANES";
+
 /// The versions of lanes that this program speaks.
 pub fn lane_versions() -> LaneVersions {
     use crate::cluster::codec::{VERSION, VERSION_OLDEST};
-    LaneVersions { lowest: VERSION_OLDEST.into(), highest: VERSION.into() }
+    static HIGHEST: OnceLock<u8> = OnceLock::new();
+    let highest = *HIGHEST.get_or_init(|| {
+        let asked = std::env::var(TEST_LANES).ok().and_then(|text| text.parse().ok());
+        asked.unwrap_or(VERSION).clamp(VERSION_OLDEST, VERSION)
+    });
+    LaneVersions { lowest: VERSION_OLDEST.into(), highest: highest.into() }
 }
 
 /// Starts the thread, and the engine server if the broker is to run one.
@@ -87,6 +96,7 @@ pub fn start(parts: Parts) -> Result<JoinHandle<()>, String> {
 }
 
 struct Runner {
+    place: Place,
     gateway: Gateway,
     watchdog: Watchdog,
     carrier: Carrier,
@@ -103,13 +113,16 @@ struct Runner {
     /// By node, the incarnation that is linked.
     linked: Vec<Option<u64>>,
     is_ready: bool,
+    /// It is emptied, and the others know.
+    is_leaving: bool,
 }
 
 impl Runner {
     fn new(parts: Parts, carrier: Carrier) -> Self {
         let Parts { place, ports, cores, started, stop, board, seed, sys_interval, .. } = parts;
         Self {
-            gateway: Gateway::new(place, seed),
+            gateway: Gateway::new(place.clone(), seed),
+            place,
             watchdog: Watchdog::default(),
             carrier,
             ports,
@@ -122,6 +135,7 @@ impl Runner {
             own: None,
             linked: vec![None; usize::from(shards::NODES_MAX)],
             is_ready: false,
+            is_leaving: false,
         }
     }
 
@@ -189,8 +203,15 @@ impl Runner {
             && self.has_all_members()
             && self.gateway.is_settled()
         {
-            self.is_ready = true;
+            (self.is_ready, self.is_leaving) = (true, false);
             self.carrier.set_ready();
+        }
+        let is_leaving = self.board.is_emptied();
+        if self.is_ready && std::mem::replace(&mut self.is_leaving, is_leaving) != is_leaving {
+            match is_leaving {
+                true => self.carrier.set_leaving(),
+                false => self.carrier.set_ready(),
+            }
         }
         self.show(now);
         has_more || goes_on
@@ -210,6 +231,8 @@ impl Runner {
             filters: self.gateway.filters() as u64,
         };
         self.board.set_traffic(traffic);
+        let clients = self.place.connections_elsewhere();
+        self.carrier.set_clients(u32::try_from(clients).unwrap_or(u32::MAX));
         let Self { topics, board, cores, .. } = self;
         topics.publish(now, &board.status(), traffic, |topic, payload| {
             let (to, _) = replies();

@@ -201,6 +201,11 @@ impl Peers {
         self.peers[node.index()].heard
     }
 
+    /// The connections of a member, as its last lease says.
+    pub(super) fn clients(&self, node: NodeNumber) -> Option<u32> {
+        self.peers[node.index()].lease?.clients
+    }
+
     /// When a member's lease came last.
     pub(super) fn lease_at(&self, node: NodeNumber) -> Option<Now> {
         let peer = &self.peers[node.index()];

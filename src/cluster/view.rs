@@ -178,6 +178,9 @@ pub struct Lease {
     /// The members, as a mask, that it has not heard on their lanes for six seconds.
     #[serde(default)]
     pub unheard: u64,
+    /// Its connections; none in leases of programs that do not say so.
+    #[serde(default)]
+    pub clients: Option<u32>,
 }
 
 /// Why a value of the bucket cannot be used.

@@ -30,6 +30,9 @@ pub struct Cluster {
     /// if the node comes back; then it begins another one. 0: at once.
     #[serde(deserialize_with = "between::<_, _, 0, 604_800>")]
     pub absent_session_wait_s: u32,
+    /// Seconds for which a node is emptied at most before it stops on SIGTERM; 0 to stop at once.
+    #[serde(deserialize_with = "between::<_, _, 0, 86_400>")]
+    pub drain_on_stop_s: u32,
     /// The engine.
     pub engine: ClusterEngine,
     /// The program of the engine; empty for `nats-server` on `PATH`.
@@ -66,6 +69,7 @@ impl Default for Cluster {
             node: ClusterNode::Host,
             advertise: String::new(),
             absent_session_wait_s: 30,
+            drain_on_stop_s: 0,
             engine: ClusterEngine::Spawn,
             engine_path: PathBuf::new(),
             engine_port: 4222,

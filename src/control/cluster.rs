@@ -1,6 +1,7 @@
 //! What is known of the cluster, for operators: who is a member, and what has crossed between nodes.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
@@ -25,6 +26,10 @@ pub struct MemberStatus {
     pub lease_ms: Option<u64>,
     /// How far its clock is ahead of this node's, in milliseconds; none if that is not known yet.
     pub clock_ahead_ms: Option<i64>,
+    /// Its connections; none if it does not tell.
+    pub clients: Option<u32>,
+    /// Whether its program and this one can move sessions without a client between them.
+    pub takes_sessions: bool,
 }
 
 /// The membership as this node sees it.
@@ -87,6 +92,7 @@ pub struct ClusterBoard(Arc<Latest>);
 struct Latest {
     status: ArcSwap<ClusterStatus>,
     traffic: ArcSwap<ClusterTraffic>,
+    is_emptied: AtomicBool,
 }
 
 impl ClusterBoard {
@@ -98,6 +104,16 @@ impl ClusterBoard {
     /// What has crossed.
     pub fn traffic(&self) -> ClusterTraffic {
         **self.0.traffic.load()
+    }
+
+    /// Whether this node is emptied, and tells the others that it leaves.
+    pub fn is_emptied(&self) -> bool {
+        self.0.is_emptied.load(Ordering::Relaxed)
+    }
+
+    /// This node is emptied from now on, or is not any more.
+    pub fn set_emptied(&self, is_emptied: bool) {
+        self.0.is_emptied.store(is_emptied, Ordering::Relaxed);
     }
 
     /// The membership has changed, or some time has passed.
@@ -128,6 +144,8 @@ mod tests {
             heard_ms: None,
             lease_ms: None,
             clock_ahead_ms: None,
+            clients: Some(1),
+            takes_sessions: true,
         }
     }
 

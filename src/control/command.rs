@@ -18,6 +18,7 @@ use crate::config::Settings;
 use crate::control::bridge::{BridgeEnd, BridgeQueues, BridgeTick, Dialed};
 #[cfg(feature = "bridge")]
 use crate::control::bridge::{BridgeOrder, KeptBridge};
+use crate::control::drain::{DrainOrder, DrainProgress};
 use crate::control::listener::Handed;
 use crate::control::question::Question;
 use crate::control::webhooks::Tap;
@@ -77,6 +78,13 @@ pub enum EngineCommand {
     },
     /// A question or a command of an operator.
     Ask(Question),
+    /// From now on, clients are sent elsewhere, or accepted again; the answer is how far the core has come.
+    Drain {
+        /// What to do; none to end it.
+        order: Option<Arc<DrainOrder>>,
+        /// The way back.
+        reply: Reply<DrainProgress>,
+    },
     /// New settings, which hold from the next decision on. Limits that depend on the machine are resolved.
     Configure {
         /// The settings.
@@ -135,6 +143,7 @@ impl Command {
             Self::Engine(EngineCommand::BridgeOrder(order)) => order.reply.refuse(refused),
             #[cfg(feature = "bridge")]
             Self::Engine(EngineCommand::KeptBridges(reply)) => reply.refuse(refused),
+            Self::Engine(EngineCommand::Drain { reply, .. }) => reply.refuse(refused),
             Self::Engine(EngineCommand::Ask(question)) => question.refuse(refused),
             Self::Engine(
                 EngineCommand::Configure { reply, .. }

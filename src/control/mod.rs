@@ -5,6 +5,7 @@
 //! | `command` | typed commands to a core, and their typed replies |
 //! | `bridge` | connections of bridges to other brokers |
 //! | `question`, `answer` | questions and commands of an operator, and their answers |
+//! | `drain` | sends clients and sessions to other nodes of the cluster |
 //! | `span` | sampled messages, on their way to the exporter of telemetry |
 //! | `trace` | packets of some clients, on their way to an operator |
 //! | `listener` | listening sockets on their way to cores, and which are open |
@@ -28,6 +29,7 @@ pub mod answer;
 pub mod bridge;
 pub mod cluster;
 mod command;
+pub mod drain;
 pub mod listener;
 pub mod log;
 #[cfg(feature = "admin")]

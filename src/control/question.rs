@@ -178,13 +178,6 @@ pub enum Question {
         /// The way back.
         reply: Reply<Now>,
     },
-    /// From now on, new clients are refused with *Use another server*, or accepted again.
-    Drain {
-        /// Whether new clients are refused.
-        is_draining: bool,
-        /// The way back.
-        reply: Reply<()>,
-    },
     /// Ends the connections of listeners that are closed; the answer is their number.
     EndConnections {
         /// The numbers of the listeners.
@@ -222,7 +215,6 @@ impl Question {
             | Self::EndSession { reply, .. }
             | Self::EndSubscription { reply, .. } => reply.refuse(refused),
             Self::Trace { reply, .. } | Self::Sample { reply, .. } => reply.refuse(refused),
-            Self::Drain { reply, .. } => reply.refuse(refused),
             Self::SetBans { reply, .. } | Self::EndConnections { reply, .. } => {
                 reply.refuse(refused);
             }

@@ -8,6 +8,7 @@ use mio::{Events, Poll, Token};
 use super::stop::Stop;
 use super::*;
 use crate::base::waker::Waker;
+use crate::control::drain::DrainProgress;
 
 /// A core that waits in the kernel and answers in its turns.
 struct Core {
@@ -33,6 +34,9 @@ impl Core {
                 }
                 Command::Engine(EngineCommand::CheckAccess(reply)) => {
                     reply.send(AccessChecked::default());
+                }
+                Command::Engine(EngineCommand::Drain { reply, .. }) => {
+                    reply.send(DrainProgress::default());
                 }
                 Command::Engine(EngineCommand::Ask(question)) => question.refuse(Refused::Busy),
                 Command::Engine(EngineCommand::BridgeTick(tick)) => tick.reply.send(false),

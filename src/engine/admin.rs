@@ -29,6 +29,10 @@ impl Engine {
                 }
                 reply.send(());
             }
+            EngineCommand::Drain { order, reply } => {
+                let progress = self.take_drain_order(order);
+                reply.send(progress);
+            }
             EngineCommand::Ask(question) => self.ask(question),
             EngineCommand::Configure { settings, reply } => {
                 self.configure(&settings);

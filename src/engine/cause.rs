@@ -91,6 +91,8 @@ causes! {
 
     /// An operator lets the server take no new clients.
     Draining "draining";
+    /// Another node of the cluster has fewer clients.
+    Rebalanced "rebalanced";
 
     // Limits.
     /// The server has as many connections as it may have.

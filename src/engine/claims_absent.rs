@@ -3,6 +3,7 @@
 use shards::FilterId;
 
 use crate::base::ids::{ConnectionId, SessionId};
+use crate::control::drain::DrainProgress;
 use crate::engine::access::Grant;
 use crate::engine::cause::Rejection;
 use crate::engine::draft::Draft;
@@ -84,6 +85,18 @@ impl Engine {
         shared: Option<FilterId>,
     ) -> bool {
         self.enqueue(recipient, draft, shared)
+    }
+
+    /// Clients are refused, and nothing else.
+    pub(in crate::engine) fn continue_draining(&mut self) {}
+
+    /// How many clients and sessions this core has.
+    pub(in crate::engine) fn drain_progress(&self) -> DrainProgress {
+        DrainProgress {
+            clients: self.metrics.clients_connected,
+            sessions: self.metrics.clients_disconnected,
+            ..DrainProgress::default()
+        }
     }
 
     #[inline]

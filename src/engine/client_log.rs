@@ -178,6 +178,7 @@ pub(in crate::engine) fn why_ended(connection: &Connection, ending: Ending) -> W
         Ending::Violation(violation, packet) => Why::violation(violation, packet),
         Ending::TakenOver { by, .. } => Why { by, ..Cause::TakenOver.into() },
         Ending::Shutdown => Cause::Shutdown.into(),
+        Ending::Drained => Cause::Draining.into(),
         Ending::Silent => Cause::CannotSend.into(),
     }
 }

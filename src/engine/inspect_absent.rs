@@ -86,10 +86,6 @@ impl Questions {
     pub fn wants_turn(&self) -> bool {
         false
     }
-
-    pub fn is_draining(&self) -> bool {
-        false
-    }
 }
 
 impl Engine {

@@ -32,6 +32,7 @@
 //! | `observers` | the owners of these four |
 //! | `timers`, `timeouts` | the timers, and what each of them leads to |
 //! | `now`, `memory`, `work` | the time, the bound on memory, and the budget of a turn |
+//! | `drain` | clients that are sent to other nodes |
 //! | `report`, `sys_topics` | counters and gauges, and the topics under which they are published |
 
 mod access;
@@ -54,6 +55,7 @@ mod client_log;
 mod config;
 pub mod connections;
 mod draft;
+mod drain;
 mod drops;
 mod durability;
 mod ended_sessions;
@@ -118,6 +120,7 @@ pub use config::Config;
 use connections::Connections;
 pub use connections::pending_acks::Answers;
 pub use connections::rate_limit::Allowance;
+use drain::Drain;
 use durability::Durability;
 pub use durability::restore::Restored;
 use listeners::Listeners;
@@ -163,6 +166,7 @@ pub struct Engine {
     work: Work,
     sys_topics: SysTopics,
     claims: Claims,
+    drain: Drain,
     #[cfg(feature = "bridge")]
     bridges: BridgeSessions,
 }
@@ -194,6 +198,7 @@ impl Engine {
             work: Work::default(),
             sys_topics: SysTopics::new(now),
             claims: Claims::new(&place),
+            drain: Drain::default(),
             #[cfg(feature = "bridge")]
             bridges: BridgeSessions::default(),
             config,

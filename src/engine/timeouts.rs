@@ -62,6 +62,8 @@ impl Engine {
                 #[cfg(feature = "cluster")]
                 Timer::AbsentNodes => self.give_up_absent_nodes(),
                 Timer::LeftWills => self.publish_left_wills(),
+                #[cfg(feature = "cluster")]
+                Timer::Drain => self.handle_drain_timer(),
                 #[cfg(feature = "bridge")]
                 Timer::Backfill(id) => self.continue_backfill(id),
                 #[cfg(feature = "bridge")]

@@ -45,6 +45,9 @@ pub(super) enum Timer {
     Records,
     /// Check which connections can move to kernel TLS.
     KernelTls,
+    /// Send more clients and sessions to other nodes.
+    #[cfg(feature = "cluster")]
+    Drain,
     /// More of the queue of a bridge may be sent.
     #[cfg(feature = "bridge")]
     Backfill(ConnectionId),

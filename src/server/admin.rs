@@ -12,6 +12,7 @@ use crate::bridges::Bridges;
 use crate::config::listener::UnixSocket;
 use crate::config::{AdminBind, Bind, ExecutorKind, Settings};
 use crate::control::cluster::ClusterBoard;
+use crate::control::drain::Drainer;
 use crate::control::listener::ListenerTable;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
@@ -43,6 +44,8 @@ pub(super) struct Facts<'a> {
     pub webhooks: Webhooks,
     pub bridges: Bridges,
     pub cluster: Option<ClusterBoard>,
+    /// Sends clients to other nodes.
+    pub drain: Drainer,
 }
 
 /// The addresses of the interface. Its Unix sockets are removed with this.
@@ -112,6 +115,7 @@ impl Opened {
             webhooks: facts.webhooks,
             bridges: facts.bridges,
             cluster: facts.cluster,
+            drain: facts.drain,
         };
         let running = prepared.start(sockets, parts)?;
         for bind in &paths.0 {

@@ -33,6 +33,7 @@ use crate::bridges::Bridges;
 use crate::config::{Bind, ExecutorKind as Kind, Settings};
 #[cfg(any(feature = "admin", feature = "cluster"))]
 use crate::control::cluster::ClusterBoard;
+use crate::control::drain::Drainer;
 use crate::control::reload::Reload;
 use crate::control::stop::Stop;
 use crate::engine::Keys;
@@ -158,6 +159,7 @@ pub struct Server {
     /// What is known of the cluster; none if the broker is no node of one.
     #[cfg(any(feature = "admin", feature = "cluster"))]
     cluster: Option<ClusterBoard>,
+    drain: Drainer,
     plan: Plan,
     access: Arc<Gate>,
     keys: Keys,
@@ -215,12 +217,15 @@ impl Server {
         // After the store, whose folder may hold the socket.
         #[cfg(feature = "admin")]
         let admin = admin::Opened::open(settings, reload)?;
+        let cluster = settings.cluster.is_enabled().then(ClusterBoard::default);
+        let drain = Drainer::new(stop.clone(), cluster.clone());
         Ok(Self {
             #[cfg(any(feature = "bridge", feature = "cluster"))]
             settings: settings.clone(),
             bridges,
             #[cfg(any(feature = "admin", feature = "cluster"))]
-            cluster: settings.cluster.is_enabled().then(ClusterBoard::default),
+            cluster,
+            drain,
             plan,
             access,
             keys,
@@ -263,6 +268,11 @@ impl Server {
     /// Logs a summary of the broker when it is asked for.
     pub fn summary(&self) -> Summary {
         self.summary.clone()
+    }
+
+    /// Sends the clients of a node elsewhere.
+    pub fn drain(&self) -> Drainer {
+        self.drain.clone()
     }
 
     /// Serves until asked to stop. Calls `when_serving` once clients can connect. If a core fails, all stop.
@@ -355,6 +365,7 @@ impl Server {
             webhooks: self.webhooks.clone(),
             bridges: self.bridges.clone(),
             cluster: self.cluster.clone(),
+            drain: self.drain.clone(),
         };
         std::mem::take(&mut self.admin).start(facts).map_err(ServerError::Executor)
     }

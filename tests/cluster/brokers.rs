@@ -1,6 +1,8 @@
 //! Brokers that serve as one: clients at different nodes.
 
 mod claims;
+#[cfg(feature = "admin")]
+mod drain;
 
 use std::time::{Duration, Instant};
 
@@ -31,6 +33,20 @@ impl Nodes {
         Self::start_each(name, memory)
     }
 
+    /// With more tables in each configuration, and the address of each node for clients.
+    #[cfg(feature = "admin")]
+    fn start_advertised(
+        name: &str,
+        more: impl Fn(usize) -> String,
+        addresses: &[String],
+    ) -> Option<Self> {
+        Self::start_each(name, |engine, number| {
+            let (folder, more) = (engine.folder.path(&format!("store{number}")), more(number));
+            let address = &addresses[number];
+            format!("[storage]\ndata = {folder:?}\n{more}\n[cluster]\nadvertise = \"{address}\"")
+        })
+    }
+
     /// With a store each, in the folder of the engine.
     pub fn start_stored(name: &str) -> Option<Self> {
         Self::start_each(name, |engine, number| {
@@ -47,7 +63,8 @@ impl Nodes {
                 let name = format!("node{number}");
                 let section = engine.settings(&name);
                 let more = more(&engine, number);
-                Broker::with_config(&format!("{setup}\n{more}\n[cluster]\n{section}"))
+                let table = if more.contains("[cluster]") { "" } else { "[cluster]" };
+                Broker::with_config(&format!("{setup}\n{more}\n{table}\n{section}"))
             })
             .collect();
         for broker in &brokers {
@@ -196,7 +213,7 @@ fn publishers_go_on_when_a_node_with_subscribers_dies() {
 }
 
 #[cfg(feature = "admin")]
-mod operators {
+pub mod operators {
     use std::path::PathBuf;
     use std::process::Command;
 
@@ -204,23 +221,23 @@ mod operators {
 
     use super::*;
 
-    fn socket(node: usize) -> PathBuf {
+    pub fn socket(node: usize) -> PathBuf {
         std::env::temp_dir().join(format!("ringmq-cluster-{}-{node}.sock", std::process::id()))
     }
 
     /// What a command of `broker` prints of a node, if it succeeds.
-    fn told(node: usize, arguments: &[&str]) -> Option<String> {
+    pub fn told(node: usize, arguments: &[&str]) -> Option<String> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_broker"));
         command.args(arguments).args(["--at", &format!("unix:{}", socket(node).display())]);
         let output = command.output().expect("it runs");
         output.status.success().then(|| String::from_utf8(output.stdout).expect("text"))
     }
 
-    fn status(node: usize) -> Option<Value> {
+    pub fn status(node: usize) -> Option<Value> {
         serde_json::from_str(&told(node, &["cluster", "status", "--json"])?).ok()
     }
 
-    fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    pub fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
         let until = Instant::now() + PATIENCE;
         while !holds() {
             assert!(Instant::now() < until, "{what}");

@@ -1,5 +1,6 @@
 //! Clients that change the node under load, while servers of the engine are killed and stopped: each message at least once
-//! at QoS 1, once at QoS 2, in order. Three brokers with stores; publishers at every node and publishers that change it too;
+//! at QoS 1, once at QoS 2, in order. Three brokers with stores; publishers at every node, which leave it only if it sends
+//! them away, and publishers that change it too;
 //! subscribers with stored sessions, of MQTT 5.0 and 3.1.1.
 //!
 //! ```text
@@ -11,6 +12,7 @@
 mod ledger;
 mod link;
 mod publisher;
+mod rolling;
 mod subscriber;
 mod traffic;
 
@@ -69,6 +71,15 @@ fn version(number: usize) -> Version {
     if number.is_multiple_of(2) { Version::V5 } else { Version::V311 }
 }
 
+/// Ends the run, also when a check fails.
+struct EndOnDrop<'a>(&'a Traffic);
+
+impl Drop for EndOnDrop<'_> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
+}
+
 /// The clients of a run.
 struct Clients {
     publishers: Vec<Publisher>,
@@ -98,7 +109,7 @@ impl Clients {
     }
 
     /// All publish, subscribe and move, while `faults` runs.
-    fn run(&mut self, addresses: &[SocketAddr], seed: u64, faults: impl FnOnce()) {
+    fn run(&mut self, addresses: &[SocketAddr], seed: u64, faults: impl FnOnce(&Traffic)) {
         let (traffic, moves) = (&self.traffic, &self.moves);
         std::thread::scope(|scope| {
             for (of, publisher) in self.publishers.iter_mut().enumerate() {
@@ -110,8 +121,9 @@ impl Clients {
                 scope.spawn(move || roam(subscriber, addresses, of, random, traffic, moves))
             });
             let subscribing: Vec<_> = subscribing.collect();
-            faults();
-            traffic.end();
+            let end = EndOnDrop(traffic);
+            faults(traffic);
+            drop(end);
             subscribing.into_iter().for_each(|one| one.join().expect("no subscriber fails"));
         });
     }
@@ -163,13 +175,21 @@ fn publish(
     loop {
         let stay = Duration::from_millis(10 + random.below(3 * STAY_MS));
         let until = is_roaming.then(|| Instant::now() + stay);
-        match publisher.serve(addresses[node], traffic, until) {
+        let served = match traffic.is_open(node) {
+            true => publisher.serve(addresses[node], traffic, until),
+            false => Err(Gone),
+        };
+        match served {
             Ok(()) if traffic.is_over() => return,
             Ok(()) => {
                 node = random.other_node(node, addresses.len());
                 moves.fetch_add(1, Relaxed);
             }
-            Err(Gone) => std::thread::sleep(Duration::from_millis(50)),
+            Err(Gone) => {
+                std::thread::sleep(Duration::from_millis(50));
+                // A node that is emptied sends its clients to another one.
+                node = random.other_node(node, addresses.len());
+            }
         }
         if traffic.is_over() {
             let ends = ends.get_or_insert_with(|| Instant::now() + PATIENCE);
@@ -190,7 +210,8 @@ fn roam(
     let mut former = None;
     while !traffic.is_over() {
         node = random.other_node(node, addresses.len());
-        let Ok(mut link) = subscriber.enter(addresses[node]) else {
+        let entered = traffic.is_open(node).then(|| subscriber.enter(addresses[node]));
+        let Some(Ok(mut link)) = entered else {
             former = None;
             std::thread::sleep(Duration::from_millis(50));
             continue;
@@ -281,7 +302,7 @@ fn clients_that_change_the_node_under_load_get_each_message_once_and_in_order() 
     let addresses: Vec<SocketAddr> = nodes.brokers.iter().map(|of| of.address()).collect();
     let mut clients = Clients::new(&addresses);
     let (begin, mut faults) = (Instant::now(), 0);
-    clients.run(&addresses, seed, || {
+    clients.run(&addresses, seed, |_| {
         if number("RINGMQ_TEST_NO_FAULTS").is_some() {
             std::thread::sleep(load);
         } else {

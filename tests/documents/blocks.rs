@@ -42,6 +42,8 @@ const BLOCKS: &[(&str, &str, Checked)] = &[
     ("docs/cluster.md", "ringmq passwd", Not("needs Kubernetes; deploy/check installs the chart into a recorder")),
     ("docs/cluster.md", "kubectl delete statefulset", Not("needs Kubernetes")),
     ("docs/cluster.md", "broker cluster status", OF_CLUSTER),
+    ("docs/cluster.md", "broker ctl drain", By("tests/cluster/brokers/drain.rs", "a_node_that_is_drained_sends_its_clients_and_their_sessions_to_the_others_and_loses_nothing")),
+    ("docs/cluster.md", "broker ctl rebalance", By("tests/cluster/brokers/drain.rs", "a_node_with_more_clients_than_its_share_sends_some_to_the_others")),
     ("docs/cluster.md", "ringmq-bench", LOAD),
     ("docs/command-line.md", "broker platform", By(CONSOLES, "the_platform_is_reported_with_the_documented_lines")),
     ("docs/comparison.md", "tools/peers/setup", LOAD),

@@ -44,6 +44,8 @@ fn cluster() -> ClusterStatus {
         heard_ms: Some(250),
         lease_ms: None,
         clock_ahead_ms: None,
+        clients: Some(3),
+        takes_sessions: true,
     };
     ClusterStatus { members: vec![member(0, "a"), member(1, "b")], ..ClusterStatus::default() }
 }

@@ -4,6 +4,7 @@ use axum::http::{Method, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
+use super::drain;
 use super::flags::{
     BanCommand, BanKind, BridgeCommand, ClientPart, ClientState, ClientsFlags, ClusterCommand,
     CtlCommand, RetainedCommand, RuleCommand, SessionCommand, TraceFlags, UserCommand,
@@ -115,6 +116,7 @@ const MEMBERS: List = List {
         "name",
         "state",
         "own",
+        "clients",
         "advertise",
         "incarnation",
         "heard_ms",
@@ -158,11 +160,11 @@ pub struct Call {
 }
 
 impl Call {
-    fn new(method: Method, path: impl Into<String>, view: View) -> Self {
+    pub fn new(method: Method, path: impl Into<String>, view: View) -> Self {
         Self { method, path: path.into(), content: None, limit: 0, view }
     }
 
-    fn get(path: impl Into<String>, view: View) -> Self {
+    pub fn get(path: impl Into<String>, view: View) -> Self {
         Self::new(Method::GET, path, view)
     }
 
@@ -276,12 +278,8 @@ pub fn of(command: &CtlCommand, new_password: NewPassword<'_>) -> Result<Call, E
             Call::new(Method::PUT, "/api/v1/log", View::Done("changed")).with(&content.into())
         }
         CtlCommand::Trace(flags) => trace(flags),
-        CtlCommand::Drain { stop: false } => {
-            Call::new(Method::POST, "/api/v1/drain", View::Done("draining"))
-        }
-        CtlCommand::Drain { stop: true } => {
-            Call::new(Method::DELETE, "/api/v1/drain", View::Done("accepting clients"))
-        }
+        CtlCommand::Drain(flags) => drain::call(flags),
+        CtlCommand::Rebalance(flags) => drain::rebalance(flags),
         CtlCommand::Api { method, path, content } => api(method, path, content.as_deref())?,
         CtlCommand::Top { .. } | CtlCommand::Token { .. } => {
             return Err(Error::Failed("this command has no single request".to_owned()));
@@ -580,6 +578,9 @@ mod tests {
             ("trace --client x --seconds 5", "GET /api/v1/trace?client=x&seconds=5"),
             ("drain", "POST /api/v1/drain"),
             ("drain --stop", "DELETE /api/v1/drain"),
+            ("drain --rate 7 --wait", "POST /api/v1/drain?rate=7"),
+            ("drain status", "GET /api/v1/drain"),
+            ("rebalance --rate 7 --dry-run", "POST /api/v1/rebalance?rate=7&dry_run=true"),
             ("api get status", "GET /api/v1/status"),
             ("api POST /x {}", "POST /x {}"),
         ] {

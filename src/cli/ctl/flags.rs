@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
+use super::drain::{DrainFlags, RebalanceFlags};
 use super::target::Target;
 
 /// How the admin interface is reached, and how its answers are shown.
@@ -224,12 +225,11 @@ pub enum CtlCommand {
     },
     /// Show what clients send and receive, as it happens.
     Trace(TraceFlags),
-    /// Refuse new clients, for example before a stop; those that are connected stay.
-    Drain {
-        /// Accept clients again.
-        #[arg(long)]
-        stop: bool,
-    },
+    /// Refuse new clients, for example before a stop. A node of a cluster is also emptied; elsewhere, clients that are
+    /// connected stay.
+    Drain(DrainFlags),
+    /// In a cluster: send clients of this node to nodes that have fewer, until it has its share.
+    Rebalance(RebalanceFlags),
     /// Manage the file of tokens on this machine. A running broker reads it again at a reload.
     Token {
         /// The file, instead of `admin.access.tokens_file` of the configuration.

@@ -6,6 +6,7 @@
 //! | `target` | where the interface is, and the token for it |
 //! | `client` | HTTP requests |
 //! | `calls` | the request of each command, and how its answer is shown |
+//! | `drain` | a node that is emptied |
 //! | `table` | answers for people |
 //! | `output` | standard output |
 //! | `top` | the command that refreshes |
@@ -13,6 +14,7 @@
 
 mod calls;
 mod client;
+mod drain;
 mod flags;
 mod output;
 mod table;
@@ -121,6 +123,10 @@ pub fn run(flags: &CtlFlags, known: &Known<'_>) -> Result<Outcome, Error> {
     Ok(match what {
         CtlCommand::Top { by, n, interval, once } => {
             top::run(&client, output, (*by, *n), *interval, *once)?
+        }
+        CtlCommand::Drain(flags) if drain::waits(flags) => {
+            ask(&client, output, drain::call(flags))?;
+            drain::wait(&client, output)?
         }
         what => ask(&client, output, calls::of(what, known.new_password)?)?,
     })

@@ -58,7 +58,7 @@ pub fn run(
     }
 }
 
-fn get(client: &Client, path: &str) -> Result<Value, Error> {
+pub fn get(client: &Client, path: &str) -> Result<Value, Error> {
     let answer = client.ask(&Method::GET, path, None)?;
     match json_of(&answer).filter(|_| answer.status.is_success()) {
         Some(value) => Ok(value),

@@ -15,6 +15,9 @@ mod kind {
     pub const FLUSH: u8 = 38;
     pub const FLUSHED: u8 = 39;
     pub const MARK: u8 = 40;
+    // Since version 2:
+    pub const OFFER: u8 = 41;
+    pub const DECLINE: u8 = 42;
 }
 
 /// Bits of a claim.
@@ -23,6 +26,8 @@ mod bits {
     pub const ENDS: u8 = 0b0010;
     pub const REFUSES: u8 = 0b0100;
     pub const USER: u8 = 0b1000;
+    /// Since version 2.
+    pub const IS_OFFERED: u8 = 0b1_0000;
 }
 
 /// Something about the session of a Client Identifier.
@@ -47,6 +52,8 @@ pub enum SessionStep<'a> {
         ends: bool,
         /// The sender has the session and does not give it to the user who asked for it.
         refuses: bool,
+        /// Its client is away: a node has offered the session. Version 1 does not say so.
+        is_offered: bool,
         /// The user of the client.
         user: Option<&'a str>,
     },
@@ -56,7 +63,7 @@ pub enum SessionStep<'a> {
     Answer {
         /// It does.
         has_session: bool,
-        /// A node that has left has it.
+        /// A node that has left has it. Version 1 does not say so.
         is_absent: bool,
         /// The stamp under which the sender had claimed it.
         claimed: u64,
@@ -97,6 +104,13 @@ pub enum SessionStep<'a> {
         /// Number of cores of the sender: so many marks come.
         cores: u16,
     },
+    /// The sender wants to be rid of a session without a client. Since version 2.
+    Offer {
+        /// The user of the client.
+        user: Option<&'a str>,
+    },
+    /// The receiver's offer is not taken. Since version 2.
+    Decline,
 }
 
 impl<'a> SessionItem<'a> {
@@ -104,7 +118,9 @@ impl<'a> SessionItem<'a> {
     pub(super) fn bytes(&self) -> usize {
         self.client.len()
             + match self.step {
-                SessionStep::Claim { user, .. } => user.map_or(0, str::len),
+                SessionStep::Claim { user, .. } | SessionStep::Offer { user } => {
+                    user.map_or(0, str::len)
+                }
                 SessionStep::Filters { records, .. } | SessionStep::State { records, .. } => {
                     records.len()
                 }
@@ -124,23 +140,32 @@ impl<'a> SessionItem<'a> {
             SessionStep::Flush { .. } => kind::FLUSH,
             SessionStep::Flushed { .. } => kind::FLUSHED,
             SessionStep::Mark { .. } => kind::MARK,
+            SessionStep::Offer { .. } => kind::OFFER,
+            SessionStep::Decline => kind::DECLINE,
         });
         put_bytes(self.client.as_bytes(), out);
         out.extend_from_slice(&self.stamp.to_le_bytes());
         match self.step {
-            SessionStep::Claim { asks, ends, refuses, user } => {
+            SessionStep::Claim { asks, ends, refuses, is_offered, user } => {
                 let if_some = |is_some, bit| if is_some { bit } else { 0 };
                 out.push(
                     if_some(asks, bits::ASKS)
                         | if_some(ends, bits::ENDS)
                         | if_some(refuses, bits::REFUSES)
+                        | if_some(is_offered, bits::IS_OFFERED)
                         | if_some(user.is_some(), bits::USER),
                 );
                 if let Some(user) = user {
                     put_bytes(user.as_bytes(), out);
                 }
             }
-            SessionStep::Withdraw => {}
+            SessionStep::Offer { user } => {
+                out.push(if user.is_some() { bits::USER } else { 0 });
+                if let Some(user) = user {
+                    put_bytes(user.as_bytes(), out);
+                }
+            }
+            SessionStep::Withdraw | SessionStep::Decline => {}
             SessionStep::Flush { to: number }
             | SessionStep::Flushed { cores: number }
             | SessionStep::Mark { cores: number } => out.extend_from_slice(&number.to_le_bytes()),
@@ -163,7 +188,7 @@ impl<'a> SessionItem<'a> {
 
     /// The item of this kind; none if it is another kind of item.
     pub(super) fn decode(kind: u8, reader: &mut Reader<'a>) -> Result<Option<Self>, Fault> {
-        if !(kind::CLAIM..=kind::MARK).contains(&kind) {
+        if !(kind::CLAIM..=kind::DECLINE).contains(&kind) {
             return Ok(None);
         }
         let client = reader.text("client identifier")?;
@@ -176,6 +201,7 @@ impl<'a> SessionItem<'a> {
                     asks: has(bits::ASKS),
                     ends: has(bits::ENDS),
                     refuses: has(bits::REFUSES),
+                    is_offered: has(bits::IS_OFFERED),
                     user: if has(bits::USER) { Some(reader.text("user name")?) } else { None },
                 }
             }
@@ -193,6 +219,12 @@ impl<'a> SessionItem<'a> {
             }
             kind::FLUSH => SessionStep::Flush { to: reader.fixed_u16()? },
             kind::FLUSHED => SessionStep::Flushed { cores: reader.fixed_u16()? },
+            kind::OFFER => {
+                let has_user = reader.byte()? & bits::USER != 0;
+                let user = if has_user { Some(reader.text("user name")?) } else { None };
+                SessionStep::Offer { user }
+            }
+            kind::DECLINE => SessionStep::Decline,
             kind::MARK => SessionStep::Mark { cores: reader.fixed_u16()? },
             _ => SessionStep::State { is_last: reader.byte()? != 0, records: reader.bytes()? },
         };

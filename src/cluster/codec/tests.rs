@@ -66,11 +66,12 @@ impl Source {
 
     fn session(&self) -> SessionItem<'_> {
         let (is_so, records) = (self.retain, self.payload.as_slice());
-        let step = match self.other % 9 {
+        let step = match self.other % 11 {
             0 => SessionStep::Claim {
                 asks: is_so,
                 ends: self.number.is_multiple_of(2),
                 refuses: self.number.is_multiple_of(3),
+                is_offered: self.number.is_multiple_of(5),
                 user: self.exchange.as_ref().map(|_| self.filter.as_str()),
             },
             1 => SessionStep::Withdraw,
@@ -84,6 +85,8 @@ impl Source {
             5 => SessionStep::Flush { to: self.other as u16 },
             6 => SessionStep::Flushed { cores: self.other as u16 },
             7 => SessionStep::Mark { cores: self.other as u16 },
+            8 => SessionStep::Offer { user: self.exchange.as_ref().map(|_| self.filter.as_str()) },
+            9 => SessionStep::Decline,
             _ => SessionStep::State { is_last: is_so, records },
         };
         SessionItem { client: &self.text, stamp: self.number, step }
@@ -182,7 +185,7 @@ fn a_kind_of_a_later_version_is_an_error_that_says_so() {
     let read: Vec<_> = Items::new(&bytes).collect();
     assert_eq!(read, [Ok(Item::HelloDone), Err(DecodeError { at: 1, fault: Fault::Kind(200) })]);
     let text = read[1].expect_err("an error").to_string();
-    assert!(text.contains("kind 200, which version 1 of lanes does not have"), "{text}");
+    assert!(text.contains("kind 200, which version 2 of lanes does not have"), "{text}");
 }
 
 #[test]

@@ -370,7 +370,7 @@ fn pass_on(
             let (core, connection) = identity::core_and_connection(*remote);
             Item::Resume { core: core.0, connection: identity::connection_number(connection) }
         }
-        MeshMessage::Session(session) => sessions::item(batch, session),
+        MeshMessage::Session(session) => sessions::item(batch, session, link.lane.version())?,
         other => {
             debug_assert!(false, "not for a node: {other:?}");
             return None;

@@ -5,6 +5,7 @@ use shards::{Subscription, TopicFilter};
 use crate::base::ids::{CoreId, SessionId};
 use crate::base::log_rate::{name, rated};
 use crate::engine::Engine;
+use crate::engine::claims::Waiting;
 use crate::engine::claims::marks::Marks;
 use crate::engine::claims::parts;
 use crate::engine::durability::restore::stored_subscription;
@@ -12,6 +13,7 @@ use crate::engine::mesh::session_message::SessionStep;
 use crate::message;
 use crate::session::inbound::Inbound;
 use crate::session::outbound::{Delivery, Identifiers, Outbound};
+use crate::session::state::Will;
 use crate::storage::commit::RecordRef;
 use crate::storage::image;
 use crate::wire::{PacketIdentifier, Qos};
@@ -51,7 +53,18 @@ impl Engine {
     ) {
         let waiting = self.claims.waiting.get(client);
         if claimed.is_none() && waiting.is_some_and(|waiting| waiting.stamp < stamp) {
-            return self.abandon_waiting(client, false);
+            let copy = waiting.and_then(Waiting::copy);
+            self.abandon_waiting(client, false);
+            if let Some(copy) = copy.filter(|_| self.sessions.find(client).is_some()) {
+                // Whoever has made the later claim is told so when that comes.
+                let fingerprint = self.fingerprint(client);
+                let own = (copy, self.claims.directory.own());
+                let elsewhere = self.claims.directory.elsewhere(fingerprint);
+                if elsewhere.is_none_or(|of| of < own) {
+                    self.claims.directory.set_own_claim(fingerprint, copy);
+                }
+            }
+            return;
         }
         let Some(waiting) = waiting.filter(|waiting| waiting.stamp == stamp) else {
             // A later claim came in between. The node hears of it too, and gives the session there.
@@ -60,8 +73,9 @@ impl Engine {
         let Some(claimed) = claimed else { return self.end_wait(from, client) };
         // Of several the one that was claimed last is the session, and the others are what was left of it.
         let other = waiting.arrival.as_ref();
-        let is_left = other.is_some_and(|of| of.marks.is_some() || of.claimed >= claimed);
-        if is_left || waiting.has_session {
+        let is_left = other.is_some_and(|of| of.marks.is_some() || of.claimed >= claimed)
+            || waiting.copy().is_some_and(|copy| copy >= claimed);
+        if is_left {
             self.refuse_session(from, client, stamp);
             return self.continue_arrivals();
         }
@@ -83,6 +97,7 @@ impl Engine {
             inbound: None,
         };
         if let Some(waiting) = self.claims.waiting.get_mut(client) {
+            waiting.held = None;
             waiting.arrival = Some(arrival);
         }
         self.continue_arrivals();
@@ -230,7 +245,7 @@ impl Engine {
                     // From here on, it is this node that has it.
                     (waiting.arrival, waiting.has_session) = (None, true);
                 }
-                self.install(session, outbound, inbound, &part);
+                self.install(session, outbound, inbound, &mut part);
                 let taken = SessionStep::Ask { wants: false, nodes: 0 };
                 self.mesh.send_session(from, client, stamp, |_| taken);
                 self.note_answer(from, client);
@@ -271,7 +286,7 @@ impl Engine {
         session: SessionId,
         outbound: Option<Box<Outbound>>,
         inbound: Option<Box<Inbound>>,
-        part: &image::Session,
+        part: &mut image::Session,
     ) {
         self.metrics.sessions_moved_in += 1;
         let mut outbound =
@@ -305,6 +320,19 @@ impl Engine {
         let (round, now) = (self.connections.round(), self.now);
         let Self { durability, sessions, router, .. } = self;
         durability.append_moved(&mut sessions[session], session, router.index(), round, now);
+        self.install_will(session, part.will.take());
+    }
+
+    /// The client of a session that has arrived is away, and its Will is due later.
+    fn install_will(&mut self, session: SessionId, will: Option<image::Will>) {
+        let Some(of) = will else { return };
+        let due = parts::deadline(of.due_us, self.now);
+        let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
+        if let Some(will) = will.map(|will| will.came_through(of.listener, &self.listeners)) {
+            let will = Will { due: Some(due), ..will };
+            self.sessions[session].set_will(will, self.memory.ledger());
+            self.note_delayed_will(session);
+        }
     }
 
     /// A part of a session cannot be read: the node that sent it keeps the session, and its client begins anew here.

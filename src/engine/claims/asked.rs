@@ -3,6 +3,7 @@
 use crate::base::ids::{CoreId, SessionId};
 use crate::engine::Engine;
 use crate::engine::cause::{Cause, Rejection};
+use crate::engine::claims::Waiting;
 use crate::engine::claims::directory::Claim;
 use crate::engine::claims::moves::Move;
 use crate::engine::connections::ending::Ending;
@@ -17,6 +18,7 @@ struct Asked<'a> {
     claim: Claim,
     asks: bool,
     ends: bool,
+    is_offered: bool,
     user: Option<&'a str>,
 }
 
@@ -40,15 +42,16 @@ impl Engine {
             SessionStep::Mark { cores } => self.take_mark(from, client, stamp, cores),
             // Cores of this node have nothing else to say.
             _ if is_core => {}
-            SessionStep::Claim { asks, ends, refuses, user } => {
+            SessionStep::Claim { asks, ends, refuses, is_offered, user } => {
                 let user = user.map(|user| batch.text(user));
                 let (fingerprint, claim) = (self.fingerprint(client), claim(self));
-                let asked = Asked { client, fingerprint, claim, asks, ends, user };
+                let asked = Asked { client, fingerprint, claim, asks, ends, is_offered, user };
                 self.take_claim(from, &asked, refuses);
             }
             SessionStep::Withdraw => {
                 let (fingerprint, claim) = (self.fingerprint(client), claim(self));
                 self.claims.directory.remove(fingerprint, claim);
+                self.claims.emptying.forget(client);
                 self.settle_claims();
                 self.note_withdrawn(from, client, stamp);
             }
@@ -67,6 +70,11 @@ impl Engine {
             SessionStep::State { is_last, records } => {
                 self.take_state(from, client, stamp, is_last, &records);
             }
+            SessionStep::Offer { user } => {
+                let user = user.map(|user| batch.text(user));
+                self.take_offer(from, client, stamp, user);
+            }
+            SessionStep::Decline => self.claims.emptying.forget(client),
         }
     }
 
@@ -96,7 +104,14 @@ impl Engine {
             let answer = SessionStep::Answer { has_session: false, is_absent: true, claimed: 0 };
             return self.mesh.send_session(from, client, claim.0, |_| answer);
         }
-        self.durability.cancel_left_will(client);
+        let session = self.sessions.find(client);
+        if asked.is_offered && session.is_some_and(|of| self.sessions[of].connection.is_some()) {
+            // Its client has come back meanwhile.
+            return self.claim(client, claim.0, false);
+        }
+        if !asked.is_offered {
+            self.durability.cancel_left_will(client);
+        }
         let claimed = self.claimed(client, fingerprint);
         if let Some(stamp) = self.claims.directory.own_stamp(fingerprint) {
             // A node that has heard of the later claim and of its end would keep this one.
@@ -115,7 +130,7 @@ impl Engine {
             self.answer_claim(from, client, claim.0, has_session.then_some(claimed));
         }
         if has_session {
-            self.begin_move(from, client, claim.0, claimed);
+            self.begin_move(from, client, claim.0, claimed, asked.is_offered);
         }
     }
 
@@ -166,9 +181,8 @@ impl Engine {
     }
 
     /// The stamp under which this node has claimed the session of a client that it has; 0 if it was restored.
-    fn claimed(&self, client: &str, fingerprint: u64) -> u64 {
-        let arrived = self.claims.waiting.get(client).filter(|waiting| waiting.has_session);
-        let own = arrived.map(|waiting| waiting.stamp);
+    pub(super) fn claimed(&self, client: &str, fingerprint: u64) -> u64 {
+        let own = self.claims.waiting.get(client).and_then(Waiting::copy);
         let own = own.or_else(|| self.claims.directory.own_stamp(fingerprint));
         own.or_else(|| self.claims.moves.get(client).map(Move::claimed)).unwrap_or(0)
     }

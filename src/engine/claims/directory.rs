@@ -47,9 +47,10 @@ impl Directory {
         self.own
     }
 
-    /// A stamp for a claim that is made at this time, in microseconds since 1970, after another claim.
+    /// A stamp for a claim that is made at this time, in microseconds since 1970, after another claim. No other node gives
+    /// the same one: answers and marks are for the claim with their stamp.
     pub fn next_stamp(&mut self, now_us: u64, after: u64) -> u64 {
-        self.latest = now_us.max(self.latest + 1).max(after + 1);
+        self.latest = stamp_of(self.own, now_us.max(self.latest + 1).max(after + 1));
         self.latest
     }
 
@@ -144,6 +145,12 @@ impl Directory {
     }
 }
 
+/// The first stamp from this one on that a node gives: its last six bits are the number of the node.
+pub(super) fn stamp_of(node: u16, from: u64) -> u64 {
+    const NODES: u64 = shards::NODES_MAX as u64;
+    from + (u64::from(node).wrapping_sub(from) & (NODES - 1))
+}
+
 /// Gives back the memory that a table had room for, once little of it is used.
 fn give_back(of: &mut HashMap<u64, u64>) {
     if of.len() * 4 < of.capacity() {
@@ -227,8 +234,21 @@ mod tests {
     #[test]
     fn stamps_count_up_whatever_the_clock_says_and_exceed_the_claim_before() {
         let mut directory = Directory::new();
-        assert_eq!(directory.next_stamp(100, 0), 100);
-        assert_eq!(directory.next_stamp(90, 0), 101);
-        assert_eq!(directory.next_stamp(90, 500), 501);
+        assert_eq!(directory.next_stamp(128, 0), 128);
+        assert_eq!(directory.next_stamp(90, 0), 192);
+        assert_eq!(directory.next_stamp(90, 512), 576);
+    }
+
+    #[test]
+    fn no_two_nodes_give_the_same_stamp() {
+        let mut directories: Vec<Directory> = (0..64).map(|_| Directory::new()).collect();
+        let mut stamps = std::collections::HashSet::new();
+        for (node, directory) in directories.iter_mut().enumerate() {
+            directory.set_own(node as u16);
+            for after in [0, 999, 1_000, 1_063] {
+                let stamp = directory.next_stamp(1_000, after);
+                assert!(stamp >= 1_000 && stamp > after && stamps.insert(stamp), "{node}");
+            }
+        }
     }
 }

@@ -35,6 +35,7 @@
 mod arrivals;
 mod asked;
 mod directory;
+pub(in crate::engine) mod drain;
 pub(in crate::engine) mod marks;
 mod moves;
 mod parts;
@@ -47,6 +48,7 @@ use crate::engine::access::Grant;
 use crate::engine::cause::{Cause, Rejection};
 use crate::engine::claims::arrivals::Arrival;
 use crate::engine::claims::directory::Directory;
+use crate::engine::claims::drain::Emptying;
 use crate::engine::claims::marks::Source;
 use crate::engine::claims::moves::Move;
 use crate::engine::client_log::Claimed;
@@ -65,10 +67,13 @@ const CLAIMS_TOLD: usize = 256;
 /// A client whose CONNECT waits for the answers of other nodes.
 #[derive(Debug)]
 struct Waiting {
-    connection: ConnectionId,
+    /// None if another node has offered the session.
+    connection: Option<ConnectionId>,
     stamp: u64,
     /// A session that another node has ends.
     ends: bool,
+    /// The session was offered: the claim ends no connection, and leaves the session its Will.
+    is_offered: bool,
     user: Option<Box<str>>,
     /// The nodes that have not answered, a bit for each.
     left: u64,
@@ -78,6 +83,15 @@ struct Waiting {
     has_session: bool,
     /// A node that has left has the session, as another one says.
     is_absent: bool,
+    /// This node has a copy, which it was giving to another node, and had claimed it under this stamp.
+    held: Option<u64>,
+}
+
+impl Waiting {
+    /// The stamp of the copy of the session that this node has.
+    fn copy(&self) -> Option<u64> {
+        if self.has_session { Some(self.stamp) } else { self.held }
+    }
 }
 
 /// The claims to the sessions at home on this core, and the sessions on their way.
@@ -99,6 +113,10 @@ pub(in crate::engine) struct Claims {
     /// Those of them that are under way, and those that are not yet.
     under_way: Vec<Box<str>>,
     lined_up: VecDeque<Box<str>>,
+    /// The order to empty this node.
+    emptying: Emptying,
+    /// Offers of sessions to other nodes so far.
+    offered: u64,
     /// Nodes that are being told the claims, each with the place of the next session.
     joins: VecDeque<(CoreId, usize)>,
     /// Where the message that is being delivered was published.
@@ -120,6 +138,8 @@ impl Claims {
             moves: HashMap::new(),
             under_way: Vec::new(),
             lined_up: VecDeque::new(),
+            emptying: Emptying::default(),
+            offered: 0,
             joins: VecDeque::new(),
             source: Source::core(place.core()),
             marks: 0,
@@ -180,7 +200,7 @@ impl Engine {
         }
         let fingerprint = self.fingerprint(client);
         if let Some(waiting) = self.claims.waiting.get_mut(client) {
-            let before = std::mem::replace(&mut waiting.connection, id);
+            let before = waiting.connection.replace(id);
             let (is_answered, stamp) = (waiting.left == 0, waiting.stamp);
             let is_absent = waiting.is_absent && !waiting.has_session;
             if is_answered {
@@ -193,7 +213,7 @@ impl Engine {
                 }
                 self.settle_claims();
             }
-            if before != id {
+            if before != Some(id) {
                 self.give_way(before, client);
             }
             return match is_answered && is_absent {
@@ -217,14 +237,16 @@ impl Engine {
         let stamp = self.claims.next_stamp(self.now, elsewhere.map_or(0, |(stamp, _)| stamp));
         let (ends, user) = (connect.clean_start, grant.user.clone());
         let waiting = Waiting {
-            connection: id,
+            connection: Some(id),
             stamp,
             ends,
+            is_offered: false,
             user,
             left: members,
             arrival: None,
             has_session: false,
             is_absent: false,
+            held: self.sessions.find(client).map(|_| self.claimed(client, fingerprint)),
         };
         self.cancel_move(client);
         self.ask_for_session(None, client, &waiting);
@@ -235,10 +257,10 @@ impl Engine {
 
     /// Asks a node, or all, for the session of a client.
     fn ask_for_session(&mut self, node: Option<CoreId>, client: &str, waiting: &Waiting) {
-        let Waiting { stamp, ends, ref user, .. } = *waiting;
+        let Waiting { stamp, ends, is_offered, ref user, .. } = *waiting;
         let step = |batch: &mut Batch| {
             let user = user.as_deref().map(|user| batch.push_text(user));
-            SessionStep::Claim { asks: true, ends, refuses: false, user }
+            SessionStep::Claim { asks: true, ends, refuses: false, is_offered, user }
         };
         match node {
             Some(node) => self.mesh.send_session(node, client, stamp, step),
@@ -257,6 +279,7 @@ impl Engine {
                 asks: false,
                 ends: true,
                 refuses,
+                is_offered: false,
                 user: None,
             });
         }
@@ -297,7 +320,7 @@ impl Engine {
     }
 
     /// The client of a waiting CONNECT is on a later connection, here or at another node.
-    fn give_way(&mut self, id: ConnectionId, client: &str) {
+    fn give_way(&mut self, id: Option<ConnectionId>, client: &str) {
         self.refuse_waiting(id, client, &Rejection::new(ReasonCode::ServerBusy, Cause::TakenOver));
     }
 
@@ -308,8 +331,8 @@ impl Engine {
         rejection.with_detail("the node of the cluster that has it is away")
     }
 
-    fn refuse_waiting(&mut self, id: ConnectionId, client: &str, rejection: &Rejection) {
-        if self.connections.contains(id) {
+    fn refuse_waiting(&mut self, id: Option<ConnectionId>, client: &str, rejection: &Rejection) {
+        if let Some(id) = id.filter(|&id| self.connections.contains(id)) {
             self.refuse(id, Claimed { client: Some(client), user: None }, rejection);
         }
     }
@@ -351,6 +374,7 @@ impl Engine {
             }
         }
         if !is_member {
+            self.claims.emptying.forget_node(node);
             self.cancel_moves_to(node);
             self.forget_marks_of(node);
         }
@@ -390,12 +414,12 @@ impl Engine {
                 continue;
             }
             let stamp = self.claims.directory.own_stamp(fingerprint).unwrap_or(0);
-            let (asks, ends, refuses, user) = (false, true, false, None);
             self.mesh.send_session(node, client, stamp, |_| SessionStep::Claim {
-                asks,
-                ends,
-                refuses,
-                user,
+                asks: false,
+                ends: true,
+                refuses: false,
+                is_offered: false,
+                user: None,
             });
         }
         to
@@ -422,7 +446,9 @@ impl Engine {
         let before = waiting.left;
         waiting.left &= !bit;
         if before != 0 && waiting.left == 0 {
-            self.connections.mark_ready(waiting.connection);
+            if let Some(connection) = waiting.connection {
+                self.connections.mark_ready(connection);
+            }
             self.claims.answered.push(client.into());
         }
     }
@@ -432,7 +458,8 @@ impl Engine {
         let mut answered = std::mem::take(&mut self.claims.answered);
         answered.retain(|client| {
             let Some(waiting) = self.claims.waiting.get(client) else { return false };
-            if waiting.left > 0 || self.connections.contains(waiting.connection) {
+            let connection = waiting.connection;
+            if waiting.left > 0 || connection.is_some_and(|id| self.connections.contains(id)) {
                 return waiting.left == 0;
             }
             let stamp = waiting.stamp;

@@ -9,6 +9,7 @@ use crate::engine::claims::parts::Part;
 use crate::engine::mesh::session_message::SessionStep;
 use crate::engine::work::BYTES_PER_STEP;
 use crate::session::outbound::Outbound;
+use crate::session::state::Will;
 
 /// Sessions that a core sends at a time: each has a part under way at most.
 const UNDER_WAY_MAX: usize = 64;
@@ -27,6 +28,8 @@ pub(super) struct Move {
     left_groups: Vec<(Box<str>, Subscription)>,
     /// The marks of all cores, once they have been asked for.
     pub(super) marks: Option<Marks>,
+    /// The delayed Will of a client that is away, once all has been sent: the new node publishes it.
+    will: Option<Box<Will>>,
     /// Messages of the queue that came after the mark of their core, by number: they reach the new node by themselves, and
     /// are kept here for the case that it fails.
     pub(super) counts_elsewhere: Vec<u64>,
@@ -66,14 +69,23 @@ struct Cursor {
 }
 
 impl Engine {
-    /// Sends the session of a client to a node that has claimed it.
-    pub(super) fn begin_move(&mut self, to: CoreId, client: &str, stamp: u64, claimed: u64) {
+    /// Sends the session of a client to a node that has claimed it. Its delayed Will goes with it, unless its client is back.
+    pub(super) fn begin_move(
+        &mut self,
+        to: CoreId,
+        client: &str,
+        stamp: u64,
+        claimed: u64,
+        keeps_will: bool,
+    ) {
         self.cancel_move(client);
         self.flush_fan_out_batch();
         if let Some(session) = self.sessions.find(client) {
             self.sessions[session].set_moving(true);
-            // A delayed one: its client is back [MQTT-3.1.3-9].
-            self.sessions[session].will = None;
+            if !keeps_will {
+                // A delayed one: its client is back [MQTT-3.1.3-9].
+                self.sessions[session].will = None;
+            }
         }
         let of = Move {
             to,
@@ -83,6 +95,7 @@ impl Engine {
             is_taken: false,
             left_groups: Vec::new(),
             marks: None,
+            will: None,
             counts_elsewhere: Vec::new(),
         };
         self.claims.moves.insert(client.into(), of);
@@ -123,6 +136,13 @@ impl Engine {
         let Some(of) = self.claims.moves.remove(client) else { return };
         let Some(session) = self.sessions.find(client) else { return };
         self.sessions[session].set_moving(false);
+        if let Some(will) = of.will {
+            let due = will.due;
+            self.sessions[session].will = Some(will);
+            if let Some(due) = due {
+                self.timers.arm_session(self.now, session, &mut self.sessions, due);
+            }
+        }
         for (text, subscription) in &of.left_groups {
             self.subscribe_again(session, text, *subscription);
         }
@@ -256,6 +276,13 @@ impl Engine {
                 of.is_taken && cursor.is_done && self.mesh.is_receipted(of.to, *barrier)
             }
         };
+        if let Stage::State { cursor, .. } = &of.stage
+            && cursor.is_done
+            && let Some(will) = self.sessions[session].will.take()
+        {
+            // From here on it is the new node that publishes it.
+            of.will = Some(will);
+        }
         self.put_back(client, of);
         if is_over {
             self.metrics.sessions_moved_out += 1;
@@ -341,6 +368,9 @@ impl Engine {
             None => true,
         };
         if cursor.is_done {
+            if let Some(will) = &state.will {
+                part.add_will(will);
+            }
             part.add_end(state);
         }
         let records = part.into_records();

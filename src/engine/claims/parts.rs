@@ -6,7 +6,7 @@ use crate::base::clock::{Deadline, Now};
 use crate::engine::durability::record_writer::subscribed;
 use crate::message;
 use crate::session::outbound::Delivery;
-use crate::session::state::Session;
+use crate::session::state::{Session, Will};
 use crate::storage::image::{self, Image, Whole};
 use crate::storage::record::{Content, NoRecord, Record, SessionNumber};
 use shards::{SubscriberId, SubscriptionIndex};
@@ -110,6 +110,21 @@ impl Part {
         self.deliveries += 1;
         let delivery = self.deliveries;
         self.add(&Record::Released { session: NUMBER, delivery, packet_identifier });
+    }
+
+    /// Adds the Will of a client that is away.
+    pub fn add_will(&mut self, will: &Will) {
+        let Some(due) = will.due else { return };
+        self.add(&Record::Will {
+            session: NUMBER,
+            due_us: self.time(due),
+            content: will.content(),
+            retain: will.retain,
+            message_expiry_interval_s: will.message_expiry_interval_s,
+        });
+        if let Some(listener) = &will.listener_name {
+            self.add(&Record::WillThrough { session: NUMBER, listener });
+        }
     }
 
     /// Adds when the session ends.

@@ -36,18 +36,22 @@ pub(in crate::engine) enum Ending {
     },
     /// The broker stops.
     Shutdown,
+    /// The node is emptied: the client connects to another one.
+    Drained,
     /// The server ends it without DISCONNECT.
     Silent,
 }
 
 impl Ending {
     /// The Reason Code of the DISCONNECT that is sent; none where none is.
-    fn reason(self) -> Option<ReasonCode> {
+    pub(in crate::engine) fn reason(self) -> Option<ReasonCode> {
         match self {
             Self::Server(reason, _) => Some(reason),
             Self::Violation(violation, _) => Some(violation.reason()),
             Self::TakenOver { .. } => Some(ReasonCode::SessionTakenOver),
             Self::Shutdown => Some(ReasonCode::ServerShuttingDown),
+            // And not 0x9D: the node may be back soon.
+            Self::Drained => Some(ReasonCode::UseAnotherServer),
             Self::PeerClosed | Self::Client { .. } | Self::Silent => None,
         }
     }
@@ -96,16 +100,23 @@ impl Connection {
 
 impl Connections {
     /// Sends DISCONNECT with a reason, where the client's version knows it and the client is admitted.
-    pub fn send_disconnect(&mut self, id: ConnectionId, ending: Ending, server_reference: &str) {
+    pub fn send_disconnect(
+        &mut self,
+        id: ConnectionId,
+        ending: Ending,
+        server_reference: Option<&str>,
+    ) {
         let Some(reason) = ending.reason() else { return };
         let connection = &self[id];
         if connection.version != Version::V5 || connection.session().is_none() {
             return;
         }
         // A server to go to turns "shutting down" into "use another server" [MQTT-4.11].
-        let is_elsewhere = reason == ReasonCode::ServerShuttingDown && !server_reference.is_empty();
-        let elsewhere = is_elsewhere.then(|| Disconnect {
-            reason: ReasonCode::UseAnotherServer,
+        let elsewhere = server_reference.map(|server_reference| Disconnect {
+            reason: match reason {
+                ReasonCode::ServerMoved => reason,
+                _ => ReasonCode::UseAnotherServer,
+            },
             server_reference: Some(server_reference),
             ..Disconnect::default()
         });

@@ -226,7 +226,11 @@ impl Engine {
             return;
         }
         let Some(will) = &session.will else { return };
-        let delay_s = session.delay_of(will);
+        let mut delay_s = session.delay_of(will);
+        if ending == Ending::Drained && session.is_persistent() {
+            // As at the next start: its client did not fail, and may come back to its session at another node.
+            delay_s = delay_s.max(self.config.will_grace_s);
+        }
         if delay_s == 0 {
             return self.publish_will(id);
         }
@@ -240,6 +244,31 @@ impl Engine {
             log_delayed(journal, session, state);
         }
         self.durability.append_will_over(held);
+    }
+
+    /// The Will that the last process left for the client of a stored session becomes a delayed one of that session, so that
+    /// it goes where the session goes.
+    #[cfg(feature = "cluster")]
+    pub(in crate::engine) fn delay_left_will(&mut self, id: SessionId) {
+        let client = self.sessions[id].client_identifier.as_str();
+        let Some(left) = self.durability.left_wills.take(client) else { return };
+        let since = self.durability.left_wills.since.unwrap_or(self.now);
+        let due = since.after_s(left.grace_s.into());
+        let will = Will { due: Some(due), held: None, ..left.will };
+        self.sessions[id].set_will(will, self.memory.ledger());
+        self.note_delayed_will(id);
+        self.durability.append_will_over(Some(left.session));
+    }
+
+    /// A session without a client has a Will that is due later: logs it, and arms its timer.
+    #[cfg(feature = "cluster")]
+    pub(in crate::engine) fn note_delayed_will(&mut self, id: SessionId) {
+        let state = &self.sessions[id];
+        let Some(due) = state.will.as_ref().and_then(|will| will.due) else { return };
+        if let (Some(journal), Some(session)) = (&mut self.durability.journal, state.number()) {
+            log_delayed(journal, session, state);
+        }
+        self.timers.arm_session(self.now, id, &mut self.sessions, due);
     }
 
     /// Publishes the Will of a session, if it has one.
@@ -445,7 +474,11 @@ impl Will {
     }
 
     /// The Will of a client that came through the listener with this address or path, if the store has it.
-    pub(super) fn came_through(self, listener: Option<Box<str>>, listeners: &Listeners) -> Self {
+    pub(in crate::engine) fn came_through(
+        self,
+        listener: Option<Box<str>>,
+        listeners: &Listeners,
+    ) -> Self {
         let number = listener.as_deref().map_or(NO_LISTENER, |name| listeners.with_name(name));
         Self { listener: number, listener_name: listener.map(Into::into), ..self }
     }
@@ -462,7 +495,7 @@ impl Will {
     }
 
     /// The content of its record.
-    fn content(&self) -> Content<'_> {
+    pub(in crate::engine) fn content(&self) -> Content<'_> {
         Content {
             topic: &self.topic,
             payload: &self.payload,

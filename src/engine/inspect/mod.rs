@@ -190,7 +190,6 @@ struct Running {
 #[derive(Debug, Default)]
 pub(in crate::engine) struct Questions {
     running: VecDeque<Running>,
-    is_draining: bool,
     bans: Bans,
 }
 
@@ -204,11 +203,6 @@ impl Questions {
     /// Whether a question continues in the next turn.
     pub fn wants_turn(&self) -> bool {
         self.running.iter().any(|running| !running.waits)
-    }
-
-    /// Whether new clients are refused.
-    pub fn is_draining(&self) -> bool {
-        self.is_draining
     }
 }
 
@@ -238,10 +232,6 @@ impl Engine {
             }
             Question::EndSubscription { client_identifier, filter, reply } => {
                 reply.send(self.end_subscription_of(&client_identifier, &filter));
-            }
-            Question::Drain { is_draining, reply } => {
-                self.observers.questions.is_draining = is_draining;
-                reply.send(());
             }
             Question::Trace { filter, sink, reply } => {
                 self.observers.watch.begin_trace(filter, sink, self.memory.ledger());

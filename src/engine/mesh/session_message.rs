@@ -23,8 +23,8 @@ pub(crate) struct SessionMessage {
 pub(crate) enum SessionStep {
     /// The sender has the session from now on, unless there is a later claim. With `asks` the receiver answers, with the
     /// session if it has one; with `ends` such a session ends; with `refuses` the sender has the session, and its user is
-    /// not who asked for it.
-    Claim { asks: bool, ends: bool, refuses: bool, user: Option<Span> },
+    /// not who asked for it; with `is_offered` its client is away, and the sender was asked to take it.
+    Claim { asks: bool, ends: bool, refuses: bool, is_offered: bool, user: Option<Span> },
     /// The sender's session has ended.
     Withdraw,
     /// The answer to a claim that asks: whether the session follows, and the stamp under which the sender had claimed it;
@@ -43,6 +43,10 @@ pub(crate) enum SessionStep {
     Flushed { cores: u16 },
     /// The mark for the new node, of one of so many cores.
     Mark { cores: u16 },
+    /// The sender has a session without a client, of this user, that the receiver can claim under this stamp.
+    Offer { user: Option<Span> },
+    /// The receiver's offer is not taken.
+    Decline,
 }
 
 impl Mesh {

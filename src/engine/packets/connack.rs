@@ -30,12 +30,8 @@ impl Engine {
         if has_words {
             self.time_connack(id);
         }
-        let server_reference = match reason {
-            ReasonCode::UseAnotherServer | ReasonCode::ServerMoved => {
-                Some(self.config.mqtt.server_reference.as_str()).filter(|r| !r.is_empty())
-            }
-            _ => None,
-        };
+        let server_reference = self.server_reference(reason);
+        let server_reference = server_reference.as_deref();
         let mut connack = Connack {
             session_present: false, // [MQTT-3.2.2-6]
             reason,

@@ -245,7 +245,7 @@ impl Engine {
             let cause = if is_too_fast { Cause::ConnectionRate } else { Cause::ServerFull };
             return refused(reason, cause);
         }
-        if self.observers.questions.is_draining() {
+        if self.drain.refuses_clients() {
             return refused(ReasonCode::UseAnotherServer, Cause::Draining);
         }
         if let Err(rejection) = self.check_bans(id, connect.client_identifier, None) {

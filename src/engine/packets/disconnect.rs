@@ -18,7 +18,8 @@ impl Engine {
     pub(in crate::engine) fn end_connection(&mut self, id: ConnectionId, ending: Ending) {
         self.flush_fan_out_batch();
         self.work.spend(4);
-        self.connections.send_disconnect(id, ending, &self.config.mqtt.server_reference);
+        let reference = ending.reason().and_then(|reason| self.server_reference(reason));
+        self.connections.send_disconnect(id, ending, reference.as_deref());
         let (mut connection, last) = self.connections.remove(id);
         if self.observers.watch.shows_packets() {
             self.show_last(id, &connection, last.as_ref());

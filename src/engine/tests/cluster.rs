@@ -2,8 +2,10 @@
 
 mod claims;
 mod classes;
+mod drain;
 
 use super::*;
+use crate::cluster::codec::VERSION;
 use crate::cluster::gateway::{Gateway, Joined, NodeId};
 use bytes::Bytes;
 
@@ -60,7 +62,7 @@ impl Cluster {
 
     /// A node learns that another one is a member.
     fn join(&mut self, node: usize, other: usize, incarnation: u64) {
-        let joined = Joined { node: NodeId(other as u16), incarnation, version: 1 };
+        let joined = Joined { node: NodeId(other as u16), incarnation, version: VERSION };
         self.nodes[node].gateway.add_node(self.now, joined);
     }
 

@@ -8,6 +8,7 @@ use super::cores::Cores;
 use super::*;
 use crate::base::limits;
 use crate::control::answer::{ClientSummary, NotPublished, Page, Published};
+use crate::control::drain::{DrainOrder, Purpose};
 use crate::control::question::{
     BanList, ClientFilter, ListingPlace, NewMessage, PageRequest, Question, TopBy,
 };
@@ -23,6 +24,17 @@ impl World {
         let command = EngineCommand::Ask(question(to.core(0)));
         self.engine.handle_command(self.now, command);
         replies
+    }
+
+    /// Begins a drain without other nodes, or ends it.
+    pub(super) fn drain(&mut self, purpose: Option<Purpose>) {
+        let order = purpose.map(|purpose| {
+            Arc::new(DrainOrder { number: 1, purpose, rate: 1, targets: Box::default() })
+        });
+        let (to, _replies) = replies();
+        let command = EngineCommand::Drain { order, reply: to.core(0) };
+        self.engine.handle_command(self.now, command);
+        self.settle();
     }
 
     /// Asks a question, and runs turns until it is answered.
@@ -492,12 +504,12 @@ fn banned_clients_and_networks_are_refused_and_their_connections_ended() {
 fn a_core_that_is_drained_accepts_no_new_clients_and_keeps_those_it_has() {
     let mut world = World::new();
     let first = world.connect(&Client::v5("first"));
-    world.ask(|reply| Question::Drain { is_draining: true, reply });
+    world.drain(Some(Purpose::Drain));
     let second = world.accept();
     world.send_connect(second, &Client::v5("second"));
     assert!(world.packets(second, Version::V5)[0].contains("UseAnotherServer"));
     assert!(!world.closed.contains(&first));
-    world.ask(|reply| Question::Drain { is_draining: false, reply });
+    world.drain(None);
     world.connect(&Client::v5("second"));
 }
 

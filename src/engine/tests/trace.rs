@@ -7,6 +7,7 @@ use super::*;
 use crate::base::limits;
 use crate::base::metrics::Drop as DropCause;
 use crate::config::QueuePolicy;
+use crate::control::drain::Purpose;
 use crate::control::question::Question;
 use crate::control::trace::{TraceEvent, TraceFilter, TraceSource, Traced, TracedPacket};
 use crate::wire::{Ack, PacketType};
@@ -182,7 +183,7 @@ fn a_drop_is_shown_with_its_cause_and_topic() {
 #[test]
 fn a_refused_client_is_shown_with_the_reason() {
     let mut world = World::new();
-    world.begin_question(|reply| Question::Drain { is_draining: true, reply });
+    world.drain(Some(Purpose::Drain));
     let source = world.trace(of_client("refused"));
     let id = world.accept();
     world.send_connect(id, &Client::v5("refused"));

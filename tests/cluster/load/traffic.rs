@@ -8,6 +8,8 @@ const LEAD_MAX: u64 = 600;
 /// Counts by publisher and subscriber, and the end of the run.
 pub struct Traffic {
     is_over: AtomicBool,
+    /// Nodes to which no load balancer would send clients, a bit for each.
+    closed: AtomicU64,
     subscribers: usize,
     /// For each publisher, the messages for all that each subscriber got.
     got: Vec<Vec<AtomicU64>>,
@@ -18,6 +20,7 @@ impl Traffic {
         let got = || (0..subscribers).map(|_| AtomicU64::new(0)).collect();
         Self {
             is_over: AtomicBool::new(false),
+            closed: AtomicU64::new(0),
             subscribers,
             got: (0..publishers).map(|_| got()).collect(),
         }
@@ -33,6 +36,18 @@ impl Traffic {
 
     pub fn is_over(&self) -> bool {
         self.is_over.load(Relaxed)
+    }
+
+    /// Clients connect to a node no more, or again.
+    pub fn set_open(&self, node: usize, is_open: bool) {
+        match is_open {
+            true => self.closed.fetch_and(!(1 << node), Relaxed),
+            false => self.closed.fetch_or(1 << node, Relaxed),
+        };
+    }
+
+    pub fn is_open(&self, node: usize) -> bool {
+        self.closed.load(Relaxed) & (1 << node) == 0
     }
 
     pub fn note(&self, publisher: usize, subscriber: usize, is_for_all: bool) {

@@ -77,14 +77,20 @@ impl Broker {
             Ok(engine) if !text.contains("[cluster]") => {
                 Self::two_nodes(listen, text, number, &engine)
             }
-            _ => Self::node("", listen, text, number, String::new()),
+            _ => Self::node(&own_program(), listen, text, number, String::new()),
         }
     }
 
     /// Like [`listening_at`](Self::listening_at), by a command that runs another one, such as in a namespace.
     #[allow(dead_code, reason = "not used by all tests that share this module")]
     pub fn run_by(command: &str, listen: &str, text: &str) -> Self {
-        Self::node(command, listen, text, next_number(), String::new())
+        Self::run(&format!("{command} {}", own_program()), listen, text)
+    }
+
+    /// Like [`listening_at`](Self::listening_at), of another program, with what comes before it on the command line.
+    #[allow(dead_code, reason = "not used by all tests that share this module")]
+    pub fn run(program: &str, listen: &str, text: &str) -> Self {
+        Self::node(program, listen, text, next_number(), String::new())
     }
 
     /// Starts two nodes, which know each other.
@@ -94,7 +100,7 @@ impl Broker {
             let section =
                 format!("\n[cluster]\nname = \"{name}\"\nnode = {node}\nengine = [\"{engine}\"]\n");
             let number = if node == 0 { number } else { next_number() };
-            Self::node("", listen, text, number, section)
+            Self::node(&own_program(), listen, text, number, section)
         };
         let (mut first, node) = (start(0), start(1));
         for broker in [&first, &node] {
@@ -104,13 +110,11 @@ impl Broker {
         first
     }
 
-    fn node(command: &str, listen: &str, text: &str, number: u32, section: String) -> Self {
+    fn node(program: &str, listen: &str, text: &str, number: u32, section: String) -> Self {
         let name = format!("ringmq-conformance-{}-{number}.toml", std::process::id());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, format!("{text}{section}")).expect("a configuration file");
-        let program = std::env::var(PROGRAM).unwrap_or_default();
-        let program = if program.is_empty() { env!("CARGO_BIN_EXE_broker") } else { &program };
-        let mut words = command.split_whitespace().chain(program.split_whitespace());
+        let mut words = program.split_whitespace();
         let mut command = Command::new(words.next().expect("a program"));
         command.args(words);
         command.args(["--listen", listen, "--log-format", "json", "--config"]).arg(&path);
@@ -286,6 +290,12 @@ pub fn settle() {
     if std::env::var_os(ENGINE).is_some() {
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// The command that runs this project's broker.
+fn own_program() -> String {
+    let program = std::env::var(PROGRAM).unwrap_or_default();
+    if program.is_empty() { env!("CARGO_BIN_EXE_broker").to_owned() } else { program }
 }
 
 /// A number that no other broker of this process has.

@@ -8,7 +8,7 @@ mod absent;
 
 impl Cluster {
     /// A Client Identifier at home on the core.
-    fn name(&mut self, core: usize) -> String {
+    pub(super) fn name(&mut self, core: usize) -> String {
         let engine = &self.world(0, core).engine;
         let is_home =
             |name: &String| usize::from(engine.mesh.home(name, engine.router.replica()).0) == core;
@@ -16,14 +16,22 @@ impl Cluster {
     }
 
     /// Sends CONNECT at a node.
-    fn begin(&mut self, (node, core): (usize, usize), client: &Client<'_>) -> ConnectionId {
+    pub(super) fn begin(
+        &mut self,
+        (node, core): (usize, usize),
+        client: &Client<'_>,
+    ) -> ConnectionId {
         let id = self.world(node, core).accept();
         self.world(node, core).send_connect(id, client);
         id
     }
 
     /// Connects a client at a node; whether its session was present.
-    fn enter(&mut self, (node, core): (usize, usize), client: &Client<'_>) -> (ConnectionId, bool) {
+    pub(super) fn enter(
+        &mut self,
+        (node, core): (usize, usize),
+        client: &Client<'_>,
+    ) -> (ConnectionId, bool) {
         let id = self.begin((node, core), client);
         self.settle();
         let packets = self.world(node, core).packets(id, client.version);
@@ -33,16 +41,22 @@ impl Cluster {
         (id, is_present)
     }
 
-    fn said(&mut self, (node, core, id): (usize, usize, ConnectionId)) -> String {
+    pub(super) fn said(&mut self, (node, core, id): (usize, usize, ConnectionId)) -> String {
         self.world(node, core).packets(id, Version::V5).join("\n")
     }
 
-    fn sessions(&mut self, client: &str) -> usize {
+    pub(super) fn sessions(&mut self, client: &str) -> usize {
         let worlds = self.nodes.iter().flat_map(|node| &node.cores);
         worlds.filter(|world| world.engine.sessions.find(client).is_some()).count()
     }
 
-    fn publish(&mut self, (node, core): (usize, usize), topic: &str, payload: &str, qos: Qos) {
+    pub(super) fn publish(
+        &mut self,
+        (node, core): (usize, usize),
+        topic: &str,
+        payload: &str,
+        qos: Qos,
+    ) {
         let id = self.connect(node, core);
         self.world(node, core).publish(id, topic, payload.as_bytes(), qos, 1);
         self.settle_soon();
@@ -372,12 +386,12 @@ fn messages_that_are_slow_on_their_way_to_the_old_node_are_not_lost_in_a_move() 
 }
 
 /// A journal for whose batches nothing waits.
-fn journal() -> JournalConfig {
+pub(super) fn journal() -> JournalConfig {
     JournalConfig { wall_at_zero_us: 1 << 50, waits: false }
 }
 
 /// What the store of a world has.
-fn stored(world: &mut World) -> Image {
+pub(super) fn stored(world: &mut World) -> Image {
     let mut image = Image::default();
     while let Some(batch) = world.engine.poll_records().or_else(|| world.engine.drain_records()) {
         image.apply(&batch.bytes, &Whole).expect("records");
@@ -435,10 +449,10 @@ fn a_session_that_moves_is_in_the_store_of_its_new_node_alone_and_its_filters_ar
 }
 
 /// A generator of numbers that depend on its seed alone.
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub(super) fn below(&mut self, bound: u64) -> u64 {
         self.0 =
             self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
@@ -446,17 +460,17 @@ impl Random {
 }
 
 /// A client with a kept session on its way through the nodes, and what it has got.
-struct Roaming {
-    name: String,
-    at: Option<(usize, ConnectionId)>,
+pub(super) struct Roaming {
+    pub(super) name: String,
+    pub(super) at: Option<(usize, ConnectionId)>,
     /// By publisher, the numbers in the order in which they came, without what was sent again as not acknowledged.
-    got: Vec<Vec<u16>>,
+    pub(super) got: Vec<Vec<u16>>,
     /// Connections that ended before CONNACK, or were given up, may leave a client anywhere.
-    connects: u32,
+    pub(super) connects: u32,
 }
 
 impl Roaming {
-    fn read(&mut self, cluster: &mut Cluster) {
+    pub(super) fn read(&mut self, cluster: &mut Cluster) {
         let Some((node, id)) = self.at else { return };
         let (got, mut identifiers) = (&mut self.got, Vec::new());
         cluster.world(node, 0).each_packet(id, Version::V5, |packet| {
@@ -480,7 +494,7 @@ impl Roaming {
         }
     }
 
-    fn connect(&mut self, cluster: &mut Cluster, node: usize) {
+    pub(super) fn connect(&mut self, cluster: &mut Cluster, node: usize) {
         self.connects += 1;
         let id = cluster.begin((node, 0), &Client::persistent(&self.name));
         self.at = Some((node, id));
