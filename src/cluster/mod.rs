@@ -34,6 +34,7 @@ pub mod limits;
 pub mod membership;
 pub mod nats;
 pub mod ports;
+pub mod replica;
 pub mod runner;
 pub mod setup;
 pub mod ship;

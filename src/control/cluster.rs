@@ -163,7 +163,9 @@ impl ClusterBoard {
             Some(ReplicationState::Standing) => {
                 Some("the replicated stream of this node's log confirms nothing")
             }
-            Some(ReplicationState::Ended) => Some("other nodes have taken over the sessions of this node"),
+            Some(ReplicationState::Ended) => {
+                Some("other nodes have taken over the sessions of this node")
+            }
             Some(ReplicationState::Following | ReplicationState::Degraded) | None => None,
         };
         self.status().unready().or(of_replica)

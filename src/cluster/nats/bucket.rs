@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::context::{Context, ContextBuilder, CreateKeyValueErrorKind, KeyValueErrorKind};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{
+    Context, ContextBuilder, CreateKeyValueErrorKind, GetStreamErrorKind,
+};
 use async_nats::jetstream::kv::{Config, Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
@@ -188,12 +191,14 @@ pub(super) async fn has_rival(
     name: &str,
     store: u64,
 ) -> Result<bool, String> {
-    let bucket = match context.get_key_value(bucket).await {
-        Ok(bucket) => bucket,
+    if let Err(error) = context.get_stream(format!("KV_{bucket}")).await
+        && let GetStreamErrorKind::JetStream(why) = error.kind()
+        && why.error_code() == ErrorCode::STREAM_NOT_FOUND
+    {
         // Without a bucket there are no members.
-        Err(error) if error.kind() == KeyValueErrorKind::GetBucket => return Ok(false),
-        Err(error) => return Err(error.to_string()),
-    };
+        return Ok(false);
+    }
+    let bucket = context.get_key_value(bucket).await.map_err(|error| error.to_string())?;
     let Some((_, view)) = last(&bucket, VIEW).await? else { return Ok(false) };
     let view = View::read(&view).map_err(|error| error.to_string())?;
     let Some(member) = view.members.iter().find(|of| of.name == name && of.store != store) else {

@@ -68,10 +68,8 @@ impl LogServer {
         let (servers, connect) = options::prepare(options, teller).await?;
         let servers_expected = options.servers_expected.max(servers.len());
         let client = connect.connect(servers).await.map_err(text)?;
-        let context = ContextBuilder::new()
-            .timeout(ANSWER)
-            .ack_timeout(ANSWER)
-            .build(client.clone());
+        let context =
+            ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client.clone());
         let (cluster, node) = (options.me.cluster.clone(), options.me.name.clone());
         Ok(Self { client, context, cluster, node, servers_expected, told })
     }
@@ -107,8 +105,7 @@ impl LogServer {
     /// The engine does not answer, or refuses.
     pub async fn incarnations(&self) -> Result<Vec<u64>, String> {
         let question = json!({ "subject": self.subject("*") });
-        let answer: Value =
-            self.context.request("STREAM.NAMES", &question).await.map_err(text)?;
+        let answer: Value = self.context.request("STREAM.NAMES", &question).await.map_err(text)?;
         if let Some(error) = answer.get("error") {
             return Err(error["description"].as_str().unwrap_or("an error").to_owned());
         }
@@ -146,7 +143,9 @@ impl LogServer {
             Err(_) => self.context.create_stream(config).await.map_err(text)?,
         };
         if stream.cached_info().config.subjects != [subject.clone()] {
-            return Err(format!("the stream {name} has another subject than {subject}; rename the node or the cluster"));
+            return Err(format!(
+                "the stream {name} has another subject than {subject}; rename the node or the cluster"
+            ));
         }
         Ok(LogStream { context: self.context.clone(), stream, subject, name, incarnation })
     }

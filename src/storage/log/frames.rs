@@ -12,12 +12,12 @@ use crate::storage::log::{Store, StoreError, make_folder, private, sync_folder};
 /// Size from which a segment is closed.
 const SEGMENT_BYTES: usize = 64 << 20;
 
-/// Whether two frames have the same records. Their heads may differ: a frame whose synchronisation failed is written again.
-pub(super) fn are_same(one: &[u8], other: &[u8]) -> bool {
-    one.get(format::FRAME_BYTES..) == other.get(format::FRAME_BYTES..)
-}
-
 impl Store {
+    /// Whether two frames have the same records. Their heads may differ: a frame whose synchronisation failed is written again.
+    pub fn are_same(one: &[u8], other: &[u8]) -> bool {
+        one.get(format::FRAME_BYTES..) == other.get(format::FRAME_BYTES..)
+    }
+
     /// The first frame of the log; none if it has none.
     pub fn first_frame(&self) -> Option<u64> {
         self.scan.segments.iter().map(|segment| segment.first_frame).find(|&frame| frame > 0)
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// A segment cannot be read.
     pub fn has_same(&self, number: u64, bytes: &[u8]) -> Result<bool, StoreError> {
-        Ok(self.frame(number)?.is_some_and(|own| are_same(&own, bytes)))
+        Ok(self.frame(number)?.is_some_and(|own| Self::are_same(&own, bytes)))
     }
 
     /// Begins to add frames at the end of the log.
@@ -93,8 +93,10 @@ impl Store {
         let next_segment = self.scan.segments.last().map_or(1, |last| last.number + 1);
         if self.scan.segments.is_empty() {
             // Without an extent, the first segment would count as damaged if this process ended on the way.
-            let extent = Extent { first_segment: 1, first_frame: 1, last_segment: 0, last_frame: 0 };
-            let error = |error| StoreError::Io(self.folder.clone(), "write the file `extent` to", error);
+            let extent =
+                Extent { first_segment: 1, first_frame: 1, last_segment: 0, last_frame: 0 };
+            let error =
+                |error| StoreError::Io(self.folder.clone(), "write the file `extent` to", error);
             extent.write(&self.folder).map_err(error)?;
         }
         Ok(Adding { last: self.scan.frame, open: None, next_segment, store: self })
@@ -169,7 +171,8 @@ impl Adding<'_> {
         if self.last > 0 && number != self.last + 1 {
             return Err(wrong("frames before it are missing"));
         }
-        self.write(bytes).map_err(|error| StoreError::Io(folder, "add a frame to the log in", error))?;
+        self.write(bytes)
+            .map_err(|error| StoreError::Io(folder, "add a frame to the log in", error))?;
         self.last = number;
         Ok(())
     }

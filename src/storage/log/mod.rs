@@ -39,9 +39,9 @@ use crate::base::notifier::Notifier;
 use crate::config::{Storage, Sync};
 use crate::storage::record::NoRecord;
 
+use replica::Replication;
 pub use scan::{Damage, Progress, Scan, Segment};
 pub use writer::StoreClient;
-use replica::Replication;
 use writer::Writer;
 
 /// Why a store cannot be used.
@@ -133,6 +133,11 @@ impl Store {
         })
     }
 
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     /// The segments and frames found.
     pub fn scan(&self) -> &Scan {
         &self.scan
@@ -173,8 +178,7 @@ impl Store {
     /// thread ends when all clients are dropped.
     pub fn start(&mut self, notifiers: &Arc<[Notifier]>) -> Result<Vec<StoreClient>, StoreError> {
         self.finish();
-        let (writer, clients) =
-            {
+        let (writer, clients) = {
             let (notifiers, replication) = (Arc::clone(notifiers), self.replication.clone());
             Writer::new(&self.folder, &self.settings, &self.scan, notifiers, replication)?
         };
