@@ -280,7 +280,7 @@ impl Runner {
         };
         self.board.set_traffic(traffic);
         let Self { topics, board, cores, .. } = self;
-        topics.publish(now, &board.status(), traffic, |topic, payload| {
+        topics.publish(now, board, |topic, payload| {
             let (to, _) = replies();
             let (topic, payload) = (topic.into(), payload.into_bytes().into());
             let command = EngineCommand::PublishState { topic, payload, reply: to.core(0) };
