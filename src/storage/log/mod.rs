@@ -19,6 +19,7 @@
 //! distinguished from a torn frame; a clean stop therefore appends an empty frame, which confirms the one
 //! before.
 
+mod client;
 mod day;
 mod extent;
 mod format;
@@ -39,9 +40,9 @@ use crate::base::notifier::Notifier;
 use crate::config::{Storage, Sync};
 use crate::storage::record::NoRecord;
 
+pub use client::StoreClient;
 use replica::Replication;
 pub use scan::{Damage, Progress, Scan, Segment};
-pub use writer::StoreClient;
 use writer::Writer;
 
 /// Why a store cannot be used.

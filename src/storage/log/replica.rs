@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU8, Ordering::Acquire, Ordering::Release};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::base::atomic::AtomicU64;
-use crate::storage::log::writer::Inbox;
+use crate::storage::log::client::Inbox;
 
 /// Takes the frames of a log. Neither function waits.
 pub trait Replica: Send + Sync {

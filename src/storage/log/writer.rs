@@ -10,13 +10,13 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant};
 
 use crate::base::atomic::AtomicU64;
 use crate::base::notifier::{Notifier, Signal};
 use crate::config::{Storage, Sync};
-use crate::storage::commit::{RecordBatch, StoreState};
+use crate::storage::log::client::{Handover, Inbox, Status, StoreClient};
 use crate::storage::log::day::{self, TimeOfDay};
 use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
@@ -36,80 +36,6 @@ const FULL_INTERVAL: Duration = Duration::from_secs(1);
 const FULL_INTERVAL_FACTOR: u32 = 10;
 /// Capacity of the channel from the cores.
 const INBOX: usize = 1_024;
-
-/// The state of the store, which the writer thread publishes and the cores read.
-#[derive(Debug)]
-struct Status {
-    /// By core, the last batch that is stored.
-    up_to: Vec<AtomicU64>,
-    is_full: AtomicBool,
-    is_failing: AtomicBool,
-    checkpoint: AtomicU64,
-    bytes: AtomicU64,
-    syncs: AtomicU64,
-    /// The time of day at the start, corrected when the system's clock is set.
-    started_us: AtomicU64,
-    /// Changes when any other field than `up_to` does.
-    version: AtomicU64,
-}
-
-/// What the writer thread is told.
-#[derive(Debug)]
-pub(super) enum Inbox {
-    /// A core hands records over.
-    Batch(Handover),
-    /// The replica has made progress, or its state has changed.
-    Progress,
-}
-
-pub(super) struct Handover {
-    core: usize,
-    records: RecordBatch,
-}
-
-/// The client of one core: hands records over, and reads the state of the store.
-#[derive(Debug)]
-pub struct StoreClient {
-    core: usize,
-    status: Arc<Status>,
-    outbox: flume::Sender<Inbox>,
-    /// The last batch and version that were read.
-    seen: (u64, u64),
-}
-
-impl std::fmt::Debug for Handover {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "batch {} of core {}", self.records.number, self.core)
-    }
-}
-
-impl StoreClient {
-    /// Hands records over. The channel has room for more batches than all cores together have in transit.
-    pub fn hand_over(&self, records: RecordBatch) {
-        // The thread ends after all clients; if it has failed, nothing is acknowledged any more.
-        let _ = self.outbox.send(Inbox::Batch(Handover { core: self.core, records }));
-    }
-
-    /// The state of the store, if it has changed since the last call.
-    pub fn changed_state(&mut self) -> Option<StoreState> {
-        // Acquire: everything written before the batch was published as stored is visible.
-        let status = &self.status;
-        let now = (status.up_to[self.core].load(Acquire), status.version.load(Acquire));
-        if now == self.seen {
-            return None;
-        }
-        self.seen = now;
-        Some(StoreState {
-            up_to: now.0,
-            is_full: status.is_full.load(Relaxed),
-            is_failing: status.is_failing.load(Relaxed),
-            checkpoint: status.checkpoint.load(Relaxed),
-            bytes: status.bytes.load(Relaxed),
-            syncs: status.syncs.load(Relaxed),
-            wall_at_zero_us: status.started_us.load(Relaxed),
-        })
-    }
-}
 
 /// The segment being written.
 struct Open {
@@ -183,12 +109,7 @@ impl Writer {
             started_us: AtomicU64::new(day.at_zero_us()),
             version: AtomicU64::new(1),
         });
-        let client = |core| StoreClient {
-            core,
-            status: Arc::clone(&status),
-            outbox: outbox.clone(),
-            seen: (0, 0),
-        };
+        let client = |core| StoreClient::new(core, Arc::clone(&status), outbox.clone());
         let clients = (0..cores).map(client).collect();
         let replica = replication.map(|of| Replicated::new(of, scan.frame, &outbox));
         let mut writer = Self {

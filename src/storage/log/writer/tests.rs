@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 
 use super::*;
+use crate::storage::commit::{RecordBatch, StoreState};
 use crate::storage::log::replica::{Replica, ReplicaFrame, ReplicaProgress, ReplicaState};
 
 #[test]
