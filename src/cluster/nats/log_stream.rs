@@ -27,6 +27,9 @@ const ANSWER: Duration = Duration::from_secs(2);
 /// Time in which the next page of a stream that is read has to come.
 const NEXT_PAGE: Duration = Duration::from_secs(30);
 
+/// Pages that a reader has asked for are some hundreds.
+const READ_AHEAD_MAX: usize = 4_096;
+
 /// Bytes of the headers that NATS counts as part of a message.
 const NATS_HEADERS_MAX: i32 = 1_024;
 
@@ -67,6 +70,8 @@ impl LogServer {
         let (teller, told) = mpsc::unbounded_channel();
         let (servers, connect) = options::prepare(options, teller).await?;
         let servers_expected = options.servers_expected.max(servers.len());
+        // More than a consumer has under way, as nothing repeats a page that is dropped here.
+        let connect = connect.subscription_capacity(READ_AHEAD_MAX);
         let client = connect.connect(servers).await.map_err(text)?;
         let context =
             ContextBuilder::new().timeout(ANSWER).ack_timeout(ANSWER).build(client.clone());
