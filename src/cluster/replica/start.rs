@@ -244,7 +244,7 @@ async fn add(
     mut is_right: impl FnMut(u64, &[u8]) -> bool,
 ) -> Result<Option<u64>, StartError> {
     let before = store.last_frame();
-    let (mut frames, mut adding) = (Frames::default(), store.add_frames()?);
+    let (mut frames, mut adding) = (Frames::default(), store.add_frames());
     let (mut failure, mut is_wrong) = (None, false);
     let read = stream.read(content.first, content.last, |message| {
         let stop = || Err("stopped".to_owned());

@@ -85,21 +85,9 @@ impl Store {
     }
 
     /// Begins to add frames at the end of the log.
-    ///
-    /// # Errors
-    ///
-    /// The folder cannot be written.
-    pub fn add_frames(&mut self) -> Result<Adding<'_>, StoreError> {
+    pub fn add_frames(&mut self) -> Adding<'_> {
         let next_segment = self.scan.segments.last().map_or(1, |last| last.number + 1);
-        if self.scan.segments.is_empty() {
-            // Without an extent, the first segment would count as damaged if this process ended on the way.
-            let extent =
-                Extent { first_segment: 1, first_frame: 1, last_segment: 0, last_frame: 0 };
-            let error =
-                |error| StoreError::Io(self.folder.clone(), "write the file `extent` to", error);
-            extent.write(&self.folder).map_err(error)?;
-        }
-        Ok(Adding { last: self.scan.frame, open: None, next_segment, store: self })
+        Adding { last: self.scan.frame, open: None, next_segment, store: self }
     }
 
     /// Moves the log into a folder of its own below the store's, which it returns; the store is empty from then on. Without
@@ -171,10 +159,21 @@ impl Adding<'_> {
         if self.last > 0 && number != self.last + 1 {
             return Err(wrong("frames before it are missing"));
         }
-        self.write(bytes)
+        let begun = if self.last == 0 { self.begin_at(number) } else { Ok(()) };
+        begun
+            .and_then(|()| self.write(bytes))
             .map_err(|error| StoreError::Io(folder, "add a frame to the log in", error))?;
         self.last = number;
         Ok(())
+    }
+
+    /// The extent first: if this process ends on the way, no frames before the first one are missed.
+    fn begin_at(&self, first_frame: u64) -> io::Result<()> {
+        let first = self.store.scan.segments.first().map(|of| of.number);
+        let (first_segment, last_segment) =
+            (first.unwrap_or(self.next_segment), self.next_segment - 1);
+        let extent = Extent { first_segment, first_frame, last_segment, last_frame: 0 };
+        extent.write(&self.store.folder)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
@@ -212,3 +211,6 @@ impl Adding<'_> {
         self.store.scan.extent_now().write(&folder).map_err(error)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -139,11 +139,6 @@ impl Replicated {
         self.waiting.pop_front_if(|(frame, _)| *frame <= up_to).map(|(_, collected)| collected)
     }
 
-    /// Whether obsolete frames may be removed: everything up to the last frame counts as stored.
-    pub fn has_all(&self) -> bool {
-        self.waiting.is_empty()
-    }
-
     /// Whether the store counts as failing because of the replica.
     pub fn is_standing(&self) -> bool {
         self.of.progress.state() == ReplicaState::Standing

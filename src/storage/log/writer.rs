@@ -467,9 +467,8 @@ impl Writer {
     fn end_checkpoint(&mut self) {
         let Some(last) = self.checkpoint else { return };
         let number = self.status.checkpoint.load(Relaxed);
-        if self.checkpoints.iter().any(|&done| done < number)
-            || self.replica.as_ref().is_some_and(|replica| !replica.has_all())
-        {
+        // A replica has the records of the checkpoint too, or they would not count as stored.
+        if self.checkpoints.iter().any(|&done| done < number) {
             return;
         }
         if self.synced < self.frame && self.sync().is_err() {
