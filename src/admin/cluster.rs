@@ -46,6 +46,21 @@ struct Cluster {
     filters: u64,
     /// The drain of this node.
     drain: Option<Drain>,
+    /// Copies of this node's log: 1, on its disk, or 3, also in a replicated stream of the engine.
+    replicas: u8,
+    /// That stream; null with one copy, as is what follows.
+    log_stream: Option<String>,
+    /// State of the stream: following, standing (it confirms nothing, and acknowledgements wait), degraded (the disk counts
+    /// alone) or ended.
+    log_state: Option<&'static str>,
+    /// Frames of the log that the stream lacks.
+    log_lag_frames: Option<u64>,
+    /// Bytes of pages that the stream lacks.
+    log_lag_bytes: Option<u64>,
+    /// Pages that the stream has confirmed.
+    log_pages: Option<u64>,
+    /// Pages that were refused or not confirmed in time; they are sent again.
+    log_failures: Option<u64>,
     /// The members, by number.
     members: Vec<Member>,
 }
@@ -95,7 +110,7 @@ impl From<&MemberStatus> for Member {
 impl From<&ClusterBoard> for Cluster {
     fn from(board: &ClusterBoard) -> Self {
         let (status, traffic) = (board.status(), board.traffic());
-        let why = status.unready();
+        let (why, log) = (board.unready(), board.replication());
         Self {
             cluster: status.cluster.clone(),
             ready: why.is_none(),
@@ -109,6 +124,13 @@ impl From<&ClusterBoard> for Cluster {
             errors: traffic.errors,
             filters: traffic.filters,
             drain: None,
+            replicas: if log.is_some() { 3 } else { 1 },
+            log_stream: log.as_ref().map(|of| of.stream.clone()),
+            log_state: log.as_ref().map(|of| of.state.name()),
+            log_lag_frames: log.as_ref().map(|of| of.lag_frames),
+            log_lag_bytes: log.as_ref().map(|of| of.lag_bytes),
+            log_pages: log.as_ref().map(|of| of.pages),
+            log_failures: log.as_ref().map(|of| of.failures),
             members: status.members.iter().map(Member::from).collect(),
         }
     }

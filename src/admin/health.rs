@@ -86,7 +86,7 @@ fn bridges(bridges: &[BridgeStatus]) -> Check {
 /// Whether clients are served like at any other node.
 fn cluster(board: &ClusterBoard) -> Check {
     let status = board.status();
-    let why = status.unready();
+    let why = board.unready();
     let found = match why {
         None => {
             format!("one of {} members of the cluster {}", status.members.len(), status.cluster)

@@ -53,6 +53,9 @@ pub enum Exit {
     Descriptors = 4,
     /// The store cannot be used, or is damaged.
     Store = 5,
+    /// Other nodes of the cluster have taken over the sessions of this one.
+    #[cfg(feature = "cluster")]
+    TakenOver = 6,
 }
 
 impl Exit {

@@ -145,6 +145,8 @@ impl From<ServerError> for Failure {
             ServerError::Bridges(_) => Exit::Configuration,
             #[cfg(feature = "cluster")]
             ServerError::Cluster(_) => Exit::Configuration,
+            #[cfg(feature = "cluster")]
+            ServerError::TakenOver(_) => Exit::TakenOver,
             ServerError::Descriptors(_) => Exit::Descriptors,
             ServerError::Placement(_)
             | ServerError::DynamicSecurity(..)

@@ -14,6 +14,8 @@
 //! | `view`, `membership` | who is a member, decided by compare-and-swap in a bucket of the engine |
 //! | `suspicion` | which members are silent |
 //! | `identity` | the numbers by which nodes are told apart |
+//! | `ship` | the log of this node on its way to a replicated stream, page by page |
+//! | `replica` | that stream: compared with the log at the start, and written from then on |
 //! | `nats` | the engine: alone knows NATS |
 //! | `setup` | what a carrier needs, from the configuration |
 //! | `spawn` | runs an engine server beside the broker |
@@ -21,7 +23,7 @@
 //! | `ports` | the way between the cores and the thread of the gateway |
 //! | `runner` | that thread: gateway, carrier and watchdog together |
 //!
-//! `codec`, `lane`, `gateway`, `watchdog`, `view` and `membership` are sans-IO: bytes and times go in, bytes and deadlines
+//! `codec`, `lane`, `gateway`, `watchdog`, `ship`, `view` and `membership` are sans-IO: bytes and times go in, bytes and deadlines
 //! come out.
 
 pub mod codec;
@@ -32,8 +34,10 @@ pub mod limits;
 pub mod membership;
 pub mod nats;
 pub mod ports;
+pub mod replica;
 pub mod runner;
 pub mod setup;
+pub mod ship;
 pub mod spawn;
 mod suspicion;
 mod topics;

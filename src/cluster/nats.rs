@@ -5,6 +5,7 @@
 //! leases are renewed there. [`Carrier::send`] never waits.
 
 mod bucket;
+mod log_stream;
 mod options;
 
 use std::collections::VecDeque;
@@ -24,6 +25,7 @@ use super::view::{Incarnation, MemberState, NODES_MAX, NodeNumber, View};
 use crate::base::clock::Now;
 use crate::control::cluster::ClusterBoard;
 use bucket::Bucket;
+pub use log_stream::{LogServer, LogStream};
 pub use options::CarrierOptions;
 
 /// Bytes that a frame may have on any server of the engine: what NATS allows by default.

@@ -1,19 +1,21 @@
 //! The thread of the gateway: it carries batches between the cores and the gateway, and frames between the gateway and the
 //! engine, and keeps the gateway's members as the view has them.
 
-use std::io;
-use std::path::PathBuf;
-use std::sync::OnceLock;
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt;
+use tokio::runtime::Runtime;
 
 use crate::base::clock::Now;
 use crate::cluster::gateway::{Gateway, Joined, NodeId};
 use crate::cluster::nats::{Carrier, CarrierEvent};
 use crate::cluster::ports::GatewayPorts;
+use crate::cluster::replica;
 use crate::cluster::setup;
+use crate::cluster::spawn::Engine;
 use crate::cluster::topics::Topics;
 use crate::cluster::view::{LaneVersions, View};
 use crate::cluster::watchdog::{Order, Watchdog};
@@ -22,6 +24,7 @@ use crate::control::cluster::{ClusterBoard, ClusterTraffic};
 use crate::control::stop::Stop;
 use crate::control::{Command, Cores, EngineCommand, replies};
 use crate::resources::gauges::Place;
+use crate::storage::log::Store;
 
 /// Events of the carrier that are handled in a turn.
 const EVENTS_PER_TURN: usize = 256;
@@ -47,10 +50,6 @@ pub struct Parts {
     pub started: Instant,
     /// Asks the broker to stop.
     pub stop: Stop,
-    /// The cluster, and how its engine is reached.
-    pub settings: Cluster,
-    /// The folder of the store, if there is one.
-    pub data: Option<PathBuf>,
     /// Where the cluster is described for operators.
     pub board: ClusterBoard,
     /// The interval of `$SYS` topics; zero for never.
@@ -73,26 +72,95 @@ pub fn lane_versions() -> LaneVersions {
     LaneVersions { lowest: VERSION_OLDEST.into(), highest: highest.into() }
 }
 
-/// Starts the thread, and the engine server if the broker is to run one.
+/// The way to the engine, before the thread runs.
+pub struct Started {
+    runtime: Runtime,
+    engine: Option<Engine>,
+    carrier: Carrier,
+    replica: Option<replica::Task>,
+}
+
+fn runtime() -> Result<Runtime, String> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|error| error.to_string())
+}
+
+/// Starts the engine server, if the broker is to run one, and begins to connect. `data` is the folder of the store.
 ///
 /// # Errors
 ///
-/// The thread cannot be made, the engine server cannot be run, or a file cannot be used; the text says what to do.
-pub fn start(parts: Parts) -> Result<JoinHandle<()>, String> {
-    let io = |error: io::Error| error.to_string();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(io)?;
-    let board = parts.board.clone();
-    let started = setup::start(&parts.settings, parts.data.as_deref(), lane_versions(), board);
+/// The engine server cannot be run, or a file cannot be used; the text says what to do.
+pub fn connect(
+    settings: &Cluster,
+    data: Option<&Path>,
+    board: ClusterBoard,
+) -> Result<Started, String> {
+    let runtime = runtime()?;
+    let started = setup::start(settings, data, lane_versions(), board);
     let (engine, carrier) = runtime.block_on(started)?;
+    Ok(Started { runtime, engine, carrier, replica: None })
+}
+
+/// The same, and brings the log of the store and its stream together, waiting for the engine. None if the broker was asked to
+/// stop meanwhile.
+///
+/// # Errors
+///
+/// As for [`connect`]; or log and stream do not belong together, or are damaged.
+pub fn connect_replicated(
+    settings: &Cluster,
+    store: &mut Store,
+    board: ClusterBoard,
+    stop: &Stop,
+    ended: &replica::Ended,
+) -> Result<Option<Started>, String> {
+    let runtime = runtime()?;
+    runtime
+        .block_on(async {
+            let folder = store.folder().to_owned();
+            let (engine, options) =
+                setup::start_engine(settings, Some(&folder), lane_versions()).await?;
+            let shared = (board.clone(), stop.clone(), Arc::clone(ended));
+            let begun = replica::start(&options, store, &folder, settings.degrade, shared).await;
+            let carrier = match &begun {
+                Ok(Some(_)) => Some(Carrier::start(options, board).await),
+                Ok(None) | Err(_) => None,
+            };
+            match (begun, carrier) {
+                (Ok(replica), Some(Ok(carrier))) => Ok(Some((engine, carrier, replica))),
+                (begun, carrier) => {
+                    if let Some(engine) = engine {
+                        engine.stop().await;
+                    }
+                    begun.and(carrier.transpose()).map(|_| None)
+                }
+            }
+        })
+        .map(|started| {
+            started.map(|(engine, carrier, replica)| Started { runtime, engine, carrier, replica })
+        })
+}
+
+/// Starts the thread.
+///
+/// # Errors
+///
+/// The thread cannot be made.
+pub fn start(parts: Parts, started: Started) -> Result<JoinHandle<()>, String> {
+    let Started { runtime, engine, carrier, replica } = started;
     let run = move || {
         runtime.block_on(async {
+            if let Some(replica) = replica {
+                tokio::spawn(replica.run());
+            }
             Runner::new(parts, carrier).run().await;
             if let Some(engine) = engine {
                 engine.stop().await;
             }
         });
     };
-    std::thread::Builder::new().name("cluster".to_owned()).spawn(run).map_err(io)
+    let thread = std::thread::Builder::new().name("cluster".to_owned()).spawn(run);
+    thread.map_err(|error| error.to_string())
 }
 
 struct Runner {
@@ -234,7 +302,7 @@ impl Runner {
         let clients = self.place.connections_elsewhere();
         self.carrier.set_clients(u32::try_from(clients).unwrap_or(u32::MAX));
         let Self { topics, board, cores, .. } = self;
-        topics.publish(now, &board.status(), traffic, |topic, payload| {
+        topics.publish(now, board, |topic, payload| {
             let (to, _) = replies();
             let (topic, payload) = (topic.into(), payload.into_bytes().into());
             let command = EngineCommand::PublishState { topic, payload, reply: to.core(0) };

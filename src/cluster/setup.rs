@@ -42,6 +42,29 @@ pub async fn start(
     lanes: LaneVersions,
     board: ClusterBoard,
 ) -> Result<(Option<Engine>, Carrier), String> {
+    let (engine, options) = start_engine(settings, data, lanes).await?;
+    match Carrier::start(options, board).await {
+        Ok(carrier) => Ok((engine, carrier)),
+        Err(why) => {
+            if let Some(engine) = engine {
+                engine.stop().await;
+            }
+            Err(why)
+        }
+    }
+}
+
+/// Starts the engine server, if the broker is to run one; how the engine is reached. `data` is the folder of the store,
+/// locked by this process.
+///
+/// # Errors
+///
+/// The engine cannot be run, or a file cannot be used; the text names the key.
+pub async fn start_engine(
+    settings: &Cluster,
+    data: Option<&Path>,
+    lanes: LaneVersions,
+) -> Result<(Option<Engine>, CarrierOptions), String> {
     let (name, number) = node_name(settings);
     let store = store_number(data).map_err(|error| error.to_string())?;
     let given = |path: &PathBuf| Some(path.clone()).filter(|path| !path.as_os_str().is_empty());
@@ -95,15 +118,7 @@ pub async fn start(
             Some(engine)
         }
     };
-    match Carrier::start(options, board).await {
-        Ok(carrier) => Ok((engine, carrier)),
-        Err(why) => {
-            if let Some(engine) = engine {
-                engine.stop().await;
-            }
-            Err(why)
-        }
-    }
+    Ok((engine, options))
 }
 
 fn read_secret(file: &Path) -> Result<String, String> {

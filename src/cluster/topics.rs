@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::base::clock::{Deadline, Now};
-use crate::control::cluster::{ClusterStatus, ClusterTraffic};
+use crate::control::cluster::{ClusterBoard, ClusterTraffic};
 
 /// How the topics begin.
 const TOPICS: &str = "$SYS/broker/cluster/";
@@ -28,11 +28,10 @@ impl Topics {
     pub fn publish(
         &mut self,
         now: Now,
-        status: &ClusterStatus,
-        traffic: ClusterTraffic,
+        board: &ClusterBoard,
         mut publish: impl FnMut(String, String),
     ) {
-        let state = payload(status);
+        let (state, traffic) = (payload(board), board.traffic());
         if state != self.state {
             publish(format!("{TOPICS}state"), state.clone());
             self.state = state;
@@ -57,19 +56,21 @@ impl Topics {
 }
 
 /// The state as JSON, without what changes by itself.
-fn payload(status: &ClusterStatus) -> String {
+fn payload(board: &ClusterBoard) -> String {
+    let status = board.status();
     let members: Vec<_> = status
         .members
         .iter()
         .map(|of| serde_json::json!({ "node": of.node, "name": of.name, "state": of.state }))
         .collect();
-    let why = status.unready();
+    let why = board.unready();
     let state = serde_json::json!({
         "cluster": status.cluster,
         "node": status.own().map(|own| own.node),
         "ready": why.is_none(),
         "why": why,
         "server": status.server,
+        "log": board.replication().map(|of| of.state.name()),
         "members": members,
     });
     state.to_string()
@@ -78,15 +79,17 @@ fn payload(status: &ClusterStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::cluster::ClusterStatus;
 
     #[test]
     fn the_state_is_published_when_it_changes_and_counters_at_intervals_if_they_have_changed() {
         let mut topics = Topics::new(Duration::from_secs(10));
         let mut status = ClusterStatus { cluster: "lab".to_owned(), ..ClusterStatus::default() };
         let mut at = |second: u64, status: &ClusterStatus, sent| {
-            let (mut published, traffic) =
-                (Vec::new(), ClusterTraffic { sent, ..Default::default() });
-            topics.publish(Now(second * 1_000_000), status, traffic, |topic, payload| {
+            let (mut published, board) = (Vec::new(), ClusterBoard::default());
+            board.set_status(status.clone());
+            board.set_traffic(ClusterTraffic { sent, ..Default::default() });
+            topics.publish(Now(second * 1_000_000), &board, |topic, payload| {
                 published.push((topic, payload));
             });
             published
@@ -106,8 +109,7 @@ mod tests {
     fn without_an_interval_only_the_state_is_published() {
         let mut topics = Topics::new(Duration::ZERO);
         let mut count = 0;
-        let (status, traffic) = (ClusterStatus::default(), ClusterTraffic::default());
-        topics.publish(Now(1), &status, traffic, |_, _| count += 1);
+        topics.publish(Now(1), &ClusterBoard::default(), |_, _| count += 1);
         assert_eq!(count, 1);
     }
 }

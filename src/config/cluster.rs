@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::number::between;
+use super::storage::{Data, Storage, Sync};
 
 /// Bytes of the names of a cluster and a node.
 const NAME_BYTES_MAX: usize = 32;
@@ -15,6 +16,46 @@ const SERVERS_MAX: usize = 16;
 
 /// Nodes have numbers below this one.
 const NODES_MAX: i64 = 64;
+
+/// How many copies of a node's log there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Replicas {
+    /// The log is on the disk of its node.
+    #[default]
+    One,
+    /// It is also in a stream of the engine.
+    Three,
+}
+
+impl<'de> Deserialize<'de> for Replicas {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match between::<_, u8, 1, 3>(deserializer)? {
+            1 => Ok(Self::One),
+            3 => Ok(Self::Three),
+            _ => Err(de::Error::custom("2 is not 1 or 3")),
+        }
+    }
+}
+
+impl Serialize for Replicas {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(match self {
+            Self::One => 1,
+            Self::Three => 3,
+        })
+    }
+}
+
+/// What counts while the stream of a node's log confirms nothing.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Degrade {
+    /// Acknowledgements wait.
+    #[default]
+    None,
+    /// The disk alone counts after some seconds.
+    Disk,
+}
 
 /// A cluster of brokers.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
@@ -60,6 +101,10 @@ pub struct Cluster {
     pub tls_certificate: PathBuf,
     /// File with its key.
     pub tls_key: PathBuf,
+    /// Copies of this node's log.
+    pub replicas: Replicas,
+    /// What counts while the stream confirms nothing.
+    pub degrade: Degrade,
 }
 
 impl Default for Cluster {
@@ -83,6 +128,8 @@ impl Default for Cluster {
             tls_ca: PathBuf::new(),
             tls_certificate: PathBuf::new(),
             tls_key: PathBuf::new(),
+            replicas: Replicas::One,
+            degrade: Degrade::None,
         }
     }
 }
@@ -232,10 +279,33 @@ impl Cluster {
         if self.tls_certificate.as_os_str().is_empty() != self.tls_key.as_os_str().is_empty() {
             return wrong("tls_certificate", "a certificate and its key (tls_key) belong together");
         }
+        if self.degrade != Degrade::None && self.replicas == Replicas::One {
+            return wrong(
+                "degrade",
+                "is for replicas = 3; remove it, as the log is on this node's disk alone",
+            );
+        }
         match &self.engine {
             ClusterEngine::Spawn => self.check_spawned(),
             ClusterEngine::Servers(servers) => self.check_servers(servers),
         }
+    }
+
+    /// Checks what the log has to be; errors begin with the key.
+    pub(super) fn check_storage(&self, storage: &Storage) -> Result<(), (&'static str, String)> {
+        if self.replicas == Replicas::One {
+            return Ok(());
+        }
+        if storage.data == Data::None {
+            return wrong("replicas", "3 needs a store; name a folder in storage.data");
+        }
+        if storage.sync != Sync::Always {
+            return wrong(
+                "replicas",
+                "3 needs storage.sync = \"always\": an acknowledgement means this node's disk and the stream",
+            );
+        }
+        Ok(())
     }
 
     fn check_spawned(&self) -> Result<(), (&'static str, String)> {
@@ -399,6 +469,10 @@ mod tests {
             assert_eq!(check(right), Ok(()), "{right}");
         }
         for (wrong, key) in [
+            ("name = \"c\"\nreplicas = 2", "replicas"),
+            ("name = \"c\"\ndegrade = \"disk\"", "cluster.degrade"),
+            ("name = \"c\"\nreplicas = 3\n[storage]\ndata = \"none\"", "cluster.replicas"),
+            ("name = \"c\"\nreplicas = 3\n[storage]\nsync = \"interval\"", "cluster.replicas"),
             ("name = \"a b\"", "cluster.name"),
             ("name = \"c\"\nnode = \"x.y\"", "cluster.node"),
             ("name = \"c\"\nnode = 64", "not from 0 to 63"),

@@ -43,7 +43,7 @@ pub use access::{
 pub use address::Addresses;
 pub use admin::{Admin, AdminAccess, AdminBind, AdminTls, Role, Scrapers};
 pub use bridge::Bridge;
-pub use cluster::{Cluster, ClusterEngine, ClusterNode};
+pub use cluster::{Cluster, ClusterEngine, ClusterNode, Degrade, Replicas};
 pub use configuration::{Configuration, Entry, Origin};
 pub use environment::variable_of;
 pub use error::ConfigError;
@@ -207,7 +207,8 @@ impl Settings {
             .or_else(|(number, what)| error(&keys::of_table(keys::WEBHOOKS, number), &what))?;
         bridge::check(&self.bridges)
             .or_else(|(number, what)| error(&keys::of_table(keys::BRIDGES, number), &what))?;
-        self.cluster.check().or_else(|(key, what)| error(&format!("cluster.{key}"), &what))?;
+        let cluster = self.cluster.check().and_then(|()| self.cluster.check_storage(&self.storage));
+        cluster.or_else(|(key, what)| error(&format!("cluster.{key}"), &what))?;
         self.telemetry.check().or_else(|what| error("telemetry.endpoint", &what))?;
         if self.free_bind && !cfg!(target_os = "linux") {
             return error(

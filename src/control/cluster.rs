@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 /// A member as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,7 +84,56 @@ pub struct ClusterTraffic {
     pub filters: u64,
 }
 
-/// The latest of both, written by the threads of the cluster.
+/// The replica of this node's log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ReplicationStatus {
+    /// The stream that has the log; empty before it is open.
+    pub stream: String,
+    /// What it does.
+    pub state: ReplicationState,
+    /// Pages that the stream has confirmed since the start, and their bytes.
+    pub pages: u64,
+    /// Bytes of these pages.
+    pub bytes: u64,
+    /// Pages sent and not confirmed.
+    pub under_way: u64,
+    /// Frames of the log that the stream does not have.
+    pub lag_frames: u64,
+    /// Bytes of their pages.
+    pub lag_bytes: u64,
+    /// Pages that were refused or not confirmed in time; they were sent again.
+    pub failures: u64,
+    /// Milliseconds in which the disk alone counted (`degrade = "disk"`).
+    pub degraded_ms: u64,
+}
+
+/// What the replica of a log does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ReplicationState {
+    /// It has what the log has, or follows it.
+    #[default]
+    Following,
+    /// It has confirmed nothing for ten seconds: acknowledgements wait.
+    Standing,
+    /// It has confirmed nothing for a while, and the disk alone counts.
+    Degraded,
+    /// It is sealed, or another process writes it: the broker ends.
+    Ended,
+}
+
+impl ReplicationState {
+    /// The name in answers to operators.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Following => "following",
+            Self::Standing => "standing",
+            Self::Degraded => "degraded",
+            Self::Ended => "ended",
+        }
+    }
+}
+
+/// The latest of all, written by the threads of the cluster.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterBoard(Arc<Latest>);
 
@@ -93,6 +142,8 @@ struct Latest {
     status: ArcSwap<ClusterStatus>,
     traffic: ArcSwap<ClusterTraffic>,
     is_emptied: AtomicBool,
+    /// None with one replica.
+    replication: ArcSwapOption<ReplicationStatus>,
 }
 
 impl ClusterBoard {
@@ -114,6 +165,31 @@ impl ClusterBoard {
     /// This node is emptied from now on, or is not any more.
     pub fn set_emptied(&self, is_emptied: bool) {
         self.0.is_emptied.store(is_emptied, Ordering::Relaxed);
+    }
+
+    /// The replica of this node's log; none if the log is on this node's disk alone.
+    pub fn replication(&self) -> Option<Arc<ReplicationStatus>> {
+        self.0.replication.load_full()
+    }
+
+    /// Why load balancers should not send clients to this node; none if they should.
+    pub fn unready(&self) -> Option<&'static str> {
+        let state = self.replication().map(|of| of.state);
+        let of_replica = match state {
+            Some(ReplicationState::Standing) => {
+                Some("the replicated stream of this node's log confirms nothing")
+            }
+            Some(ReplicationState::Ended) => {
+                Some("other nodes have taken over the sessions of this node")
+            }
+            Some(ReplicationState::Following | ReplicationState::Degraded) | None => None,
+        };
+        self.status().unready().or(of_replica)
+    }
+
+    /// The replica has made progress, or some time has passed.
+    pub fn set_replication(&self, replication: ReplicationStatus) {
+        self.0.replication.store(Some(Arc::new(replication)));
     }
 
     /// The membership has changed, or some time has passed.
@@ -161,5 +237,21 @@ mod tests {
         assert!(status.unready().is_some_and(|why| why.contains("quorum")));
         (status.is_isolated, status.members[0]) = (false, member("leaving"));
         assert!(status.unready().is_some_and(|why| why.contains("leaving")));
+    }
+
+    #[test]
+    fn a_node_whose_log_is_not_replicated_is_not_ready_unless_its_disk_alone_counts() {
+        let board = ClusterBoard::default();
+        let members = vec![member("member")];
+        board.set_status(ClusterStatus { members, ..ClusterStatus::default() });
+        for (state, is_ready) in [
+            (ReplicationState::Following, true),
+            (ReplicationState::Standing, false),
+            (ReplicationState::Degraded, true),
+            (ReplicationState::Ended, false),
+        ] {
+            board.set_replication(ReplicationStatus { state, ..ReplicationStatus::default() });
+            assert_eq!(board.unready().is_none(), is_ready, "{}", state.name());
+        }
     }
 }

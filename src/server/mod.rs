@@ -6,6 +6,8 @@ mod admin;
 mod bridge_files;
 mod certificates;
 mod check;
+#[cfg(feature = "cluster")]
+mod cluster;
 mod listen;
 mod listeners;
 mod plan;
@@ -77,6 +79,9 @@ pub enum ServerError {
     /// The broker cannot be a node of the configured cluster.
     #[cfg(feature = "cluster")]
     Cluster(String),
+    /// Other nodes have taken over the sessions of this one, or its stream can be used no more.
+    #[cfg(feature = "cluster")]
+    TakenOver(String),
     /// The configured processors do not exist.
     Placement(Impossible),
     /// The file of dynamic security cannot be replaced.
@@ -115,6 +120,8 @@ impl fmt::Display for ServerError {
             Self::Bridges(what) => f.write_str(what),
             #[cfg(feature = "cluster")]
             Self::Cluster(what) => write!(f, "[cluster]: {what}"),
+            #[cfg(feature = "cluster")]
+            Self::TakenOver(why) => write!(f, "{why}; start the broker again"),
             Self::Descriptors(error) => error.fmt(f),
             Self::Mode(why) => {
                 write!(
@@ -277,6 +284,8 @@ impl Server {
 
     /// Serves until asked to stop. Calls `when_serving` once clients can connect. If a core fails, all stop.
     pub fn serve(mut self, when_serving: impl FnOnce()) -> Result<(), ServerError> {
+        #[cfg(feature = "cluster")]
+        let Some(mut node) = self.open_node()? else { return Ok(()) };
         let listeners = std::mem::take(&mut self.listeners);
         let mut running = match self.plan.executor {
             Kind::Poll => self.start::<poll::Executor>(listeners)?,
@@ -322,7 +331,7 @@ impl Server {
         self.summary.begin(statistics.as_ref());
         self.printing.start(statistics.clone()).map_err(ServerError::Executor)?;
         #[cfg(feature = "cluster")]
-        let gateway = self.start_cluster(running.for_gateway.take())?;
+        let gateway = node.start(&self, running.for_gateway.take())?;
         #[cfg(feature = "admin")]
         let admin = self.start_admin(statistics)?;
         #[cfg(feature = "bridge")]
@@ -345,6 +354,8 @@ impl Server {
         }
         #[cfg(feature = "admin")]
         admin.end();
+        #[cfg(feature = "cluster")]
+        node.check_taken_over()?;
         outcome
     }
 
@@ -377,29 +388,6 @@ impl Server {
         let folder = self.settings.data_folder().ok();
         let started = self.bridges.start(&self.settings, folder, cores, &self.stop);
         started.map_err(|what| ServerError::Executor(io::Error::other(what)))
-    }
-
-    /// Starts the thread of the cluster's gateway, if the broker is a node of a cluster.
-    #[cfg(feature = "cluster")]
-    fn start_cluster(
-        &self,
-        parts: Option<threads::ForGateway>,
-    ) -> Result<Option<std::thread::JoinHandle<()>>, ServerError> {
-        let (Some(parts), Some(cores)) = (parts, self.stop.cores()) else { return Ok(None) };
-        let threads::ForGateway { place, ports, started } = parts;
-        let parts = crate::cluster::runner::Parts {
-            place,
-            ports,
-            cores: cores.clone(),
-            started,
-            stop: self.stop.clone(),
-            settings: self.settings.cluster.clone(),
-            data: self.settings.data_folder().ok(),
-            board: self.cluster.clone().unwrap_or_default(),
-            sys_interval: std::time::Duration::from_secs(self.settings.mqtt.sys_interval_s.into()),
-            seed: self.keys.tables,
-        };
-        crate::cluster::runner::start(parts).map(Some).map_err(ServerError::Cluster)
     }
 
     fn start<E: Executor>(&self, listeners: Vec<Listeners>) -> Result<Running, ServerError> {

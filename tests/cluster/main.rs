@@ -13,6 +13,7 @@ mod members;
 mod next_packet;
 mod node;
 mod partitions;
+mod replicated;
 #[path = "../support/shell.rs"]
 mod shell;
 mod shipped;

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use crate::base::latencies::Kind;
 use crate::base::metrics::{DROPS, Metrics, NumberKind, SHARED_SERIES, Scope, Series};
 use crate::control::bridge::{BridgeState, BridgeStatus, QueueSize};
-use crate::control::cluster::{ClusterStatus, ClusterTraffic, MemberStatus};
+use crate::control::cluster::{ClusterBoard, MemberStatus, ReplicationState, ReplicationStatus};
 use crate::control::webhooks::{Dropped, Status};
 use crate::platform::process::Process;
 use crate::stats::{Buckets, Snapshot};
@@ -33,7 +33,7 @@ pub struct Numbers {
     pub webhooks: Vec<Status>,
     pub bridges: Vec<(BridgeStatus, Option<QueueSize>)>,
     /// The cluster; none if the broker is no node of one.
-    pub cluster: Option<(Arc<ClusterStatus>, ClusterTraffic)>,
+    pub cluster: Option<ClusterBoard>,
     /// What was exported to a collector: requests with metrics, sampled messages, sampled messages that were lost, and
     /// requests that have failed.
     pub exports: [u64; 4],
@@ -92,8 +92,11 @@ pub fn all(numbers: &Numbers) -> Families {
     add_broker(&mut families, numbers);
     add_webhooks(&mut families, &numbers.webhooks);
     add_bridges(&mut families, &numbers.bridges);
-    if let Some((status, traffic)) = &numbers.cluster {
-        add_cluster(&mut families, status, traffic);
+    if let Some(board) = &numbers.cluster {
+        add_cluster(&mut families, board);
+        if let Some(replication) = board.replication() {
+            add_replication(&mut families, &replication);
+        }
     }
     add_exports(&mut families, numbers.exports);
     add_process(&mut families, &numbers.process);
@@ -335,13 +338,14 @@ fn add_bridges(families: &mut Families, all: &[(BridgeStatus, Option<QueueSize>)
 }
 
 /// Adds who is a member of the cluster, and what has crossed between nodes.
-fn add_cluster(families: &mut Families, status: &ClusterStatus, traffic: &ClusterTraffic) {
+fn add_cluster(families: &mut Families, board: &ClusterBoard) {
+    let (status, traffic) = (board.status(), board.traffic());
     let one = |value: u64| vec![(Vec::new(), Value::Whole(value))];
     let gauges = [
         (
             "ready",
             "Whether this node of the cluster is ready for clients: 1 or 0.",
-            u64::from(status.unready().is_none()),
+            u64::from(board.unready().is_none()),
         ),
         (
             "isolated",
@@ -518,4 +522,45 @@ fn add_gauges<const N: usize>(families: &mut Families, gauges: [(&str, &str, Opt
 /// Adds a family, or replaces it by one with more labels.
 fn add(families: &mut Families, name: &str, help: &str, content: Content) {
     families.insert(name.to_owned(), Family { help: help.to_owned(), content });
+}
+
+/// Adds how the replicated stream of this node's log does.
+fn add_replication(families: &mut Families, of: &ReplicationStatus) {
+    let one = |value| vec![(Vec::new(), value)];
+    let is = |state| Value::Whole(u64::from(of.state == state));
+    let gauges = [
+        (
+            "standing",
+            "Whether the stream of this node's log confirms nothing, and acknowledgements wait: 1 or 0.",
+            is(ReplicationState::Standing),
+        ),
+        (
+            "degraded",
+            "Whether the disk of this node counts alone: 1 or 0.",
+            is(ReplicationState::Degraded),
+        ),
+        ("under_way", "Pages sent to the stream and not confirmed.", Value::Whole(of.under_way)),
+        ("lag_frames", "Frames of the log that the stream lacks.", Value::Whole(of.lag_frames)),
+        ("lag_bytes", "Bytes of pages that the stream lacks.", Value::Whole(of.lag_bytes)),
+    ];
+    for (name, help, value) in gauges {
+        add(families, &format!("ringmq_cluster_log_{name}"), help, Content::Gauges(one(value)));
+    }
+    let counters = [
+        ("pages", "Pages of the log that the stream has confirmed.", Value::Whole(of.pages)),
+        ("bytes", "Bytes of these pages.", Value::Whole(of.bytes)),
+        (
+            "failures",
+            "Pages that were refused or not confirmed in time, and sent again.",
+            Value::Whole(of.failures),
+        ),
+        (
+            "degraded_seconds",
+            "Time in which the disk of this node counted alone.",
+            Value::Real(of.degraded_ms as f64 / 1e3),
+        ),
+    ];
+    for (name, help, value) in counters {
+        add(families, &format!("ringmq_cluster_log_{name}"), help, Content::Counters(one(value)));
+    }
 }

@@ -45,7 +45,7 @@ pub(super) async fn numbers(admin: &Admin) -> Numbers {
         certificates_expire_s: certificates_expire_s(admin),
         webhooks: broker.webhooks.status(),
         bridges: bridges::with_sizes(broker).await,
-        cluster: broker.cluster.as_ref().map(|board| (board.status(), board.traffic())),
+        cluster: broker.cluster.clone(),
         exports: [&exports.metrics, &exports.spans, &exports.spans_lost, &exports.failed]
             .map(exported),
     }

@@ -12,7 +12,9 @@ use super::*;
 use crate::base::latencies::{Kind, Recording};
 use crate::base::metrics::{Drop as Cause, Metrics};
 use crate::control::bridge::{BridgeState, BridgeStatus, ConnectionStatus, QueueSize};
-use crate::control::cluster::{ClusterStatus, ClusterTraffic, MemberStatus};
+use crate::control::cluster::{
+    ClusterBoard, ClusterStatus, ClusterTraffic, MemberStatus, ReplicationStatus,
+};
 use crate::control::webhooks::Status;
 use crate::stats::Snapshot;
 
@@ -33,7 +35,7 @@ const LABELS: [&str; 12] = [
 ];
 
 /// A cluster of two nodes.
-fn cluster() -> ClusterStatus {
+fn cluster() -> ClusterBoard {
     let member = |node, name: &str| MemberStatus {
         node,
         name: name.to_owned(),
@@ -47,7 +49,12 @@ fn cluster() -> ClusterStatus {
         clients: Some(3),
         takes_sessions: true,
     };
-    ClusterStatus { members: vec![member(0, "a"), member(1, "b")], ..ClusterStatus::default() }
+    let board = ClusterBoard::default();
+    let members = vec![member(0, "a"), member(1, "b")];
+    board.set_status(ClusterStatus { members, ..ClusterStatus::default() });
+    board.set_traffic(ClusterTraffic { sent: 7, ..Default::default() });
+    board.set_replication(ReplicationStatus { lag_frames: 3, ..ReplicationStatus::default() });
+    board
 }
 
 /// Numbers of which every metric has a value, of two cores.
@@ -77,7 +84,7 @@ fn numbers() -> Numbers {
         memory_bytes_max: 1 << 30,
         store_bytes_max: Some(1 << 33),
         certificates_expire_s: vec![("0.0.0.0:8883".to_owned(), 1_900_000_000)],
-        cluster: Some((Arc::new(cluster()), ClusterTraffic { sent: 7, ..Default::default() })),
+        cluster: Some(cluster()),
         bridges: vec![(
             BridgeStatus {
                 name: "b".to_owned(),

@@ -4,7 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::Client;
-use async_nats::jetstream::context::{Context, ContextBuilder, CreateKeyValueErrorKind};
+use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{
+    Context, ContextBuilder, CreateKeyValueErrorKind, GetStreamErrorKind,
+};
 use async_nats::jetstream::kv::{Config, Operation, Store, UpdateErrorKind};
 use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use bytes::Bytes;
@@ -15,6 +18,7 @@ use tokio::time::{sleep, timeout};
 use super::Internal;
 use crate::cluster::identity::random;
 use crate::cluster::membership::{Answer, Ask};
+use crate::cluster::view::View;
 
 /// Time for an answer of the engine. While it elects a leader, there is none for up to seven seconds.
 const ANSWER: Duration = Duration::from_secs(2);
@@ -24,6 +28,9 @@ const PAUSE: Duration = Duration::from_millis(500);
 
 /// Attempts to open the bucket between two log lines that say why it fails.
 const LOGGED_EVERY: u32 = 20;
+
+/// Time in which a member that is there renews its lease.
+const RENEWAL: Duration = Duration::from_secs(10);
 
 const VIEW: &str = "view";
 const SEED: &str = "seed";
@@ -175,6 +182,33 @@ async fn last(store: &Store, key: &str) -> Result<Option<(u64, Bytes)>, String> 
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => Ok(None),
         Err(error) => Err(error.to_string()),
     }
+}
+
+/// Whether a member of a name that runs on another store than `store` renews its lease.
+pub(super) async fn has_rival(
+    context: &Context,
+    bucket: &str,
+    name: &str,
+    store: u64,
+) -> Result<bool, String> {
+    if let Err(error) = context.get_stream(format!("KV_{bucket}")).await
+        && let GetStreamErrorKind::JetStream(why) = error.kind()
+        && why.error_code() == ErrorCode::STREAM_NOT_FOUND
+    {
+        // Without a bucket there are no members.
+        return Ok(false);
+    }
+    let bucket = context.get_key_value(bucket).await.map_err(|error| error.to_string())?;
+    let Some((_, view)) = last(&bucket, VIEW).await? else { return Ok(false) };
+    let view = View::read(&view).map_err(|error| error.to_string())?;
+    let Some(member) = view.members.iter().find(|of| of.name == name && of.store != store) else {
+        return Ok(false);
+    };
+    let key = lease_key(member.node.get());
+    let before = last(&bucket, &key).await?.map(|(revision, _)| revision);
+    sleep(RENEWAL).await;
+    let after = last(&bucket, &key).await?.map(|(revision, _)| revision);
+    Ok(before != after)
 }
 
 impl Bucket {

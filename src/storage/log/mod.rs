@@ -19,10 +19,13 @@
 //! distinguished from a torn frame; a clean stop therefore appends an empty frame, which confirms the one
 //! before.
 
+mod client;
 mod day;
 mod extent;
 mod format;
+mod frames;
 pub mod offline;
+pub mod replica;
 mod scan;
 #[cfg(test)]
 mod tests;
@@ -37,8 +40,9 @@ use crate::base::notifier::Notifier;
 use crate::config::{Storage, Sync};
 use crate::storage::record::NoRecord;
 
+pub use client::StoreClient;
+use replica::Replication;
 pub use scan::{Damage, Progress, Scan, Segment};
-pub use writer::StoreClient;
 use writer::Writer;
 
 /// Why a store cannot be used.
@@ -107,6 +111,7 @@ pub struct Store {
     /// The time of day when the thread was started, in microseconds since 1970.
     started_us: u64,
     thread: Option<std::thread::JoinHandle<()>>,
+    replication: Option<Replication>,
 }
 
 impl Store {
@@ -125,12 +130,24 @@ impl Store {
             scan,
             started_us: 0,
             thread: None,
+            replication: None,
         })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// The segments and frames found.
     pub fn scan(&self) -> &Scan {
         &self.scan
+    }
+
+    /// What is written from the next start of the thread on also goes to a replica, which has all frames by now or has been
+    /// given them.
+    pub fn replicate(&mut self, replication: Replication) {
+        self.replication = Some(replication);
     }
 
     /// Whether acknowledgements wait for the disk.
@@ -149,12 +166,23 @@ impl Store {
         Reader { segments: self.scan.segments.clone() }
     }
 
+    /// Reads the folder again, after frames were added or set aside.
+    fn rescan(&mut self) -> Result<(), StoreError> {
+        self.scan = Scan::of(&self.folder)?;
+        match self.scan.damages.is_empty() {
+            true => Ok(()),
+            false => Err(StoreError::Damaged(std::mem::take(&mut self.scan.damages))),
+        }
+    }
+
     /// Starts the writer thread, and returns a client for each core, which is notified of progress. The
     /// thread ends when all clients are dropped.
     pub fn start(&mut self, notifiers: &Arc<[Notifier]>) -> Result<Vec<StoreClient>, StoreError> {
         self.finish();
-        let (writer, clients) =
-            Writer::new(&self.folder, &self.settings, &self.scan, Arc::clone(notifiers))?;
+        let (writer, clients) = {
+            let (notifiers, replication) = (Arc::clone(notifiers), self.replication.clone());
+            Writer::new(&self.folder, &self.settings, &self.scan, notifiers, replication)?
+        };
         self.started_us = writer.started_us();
         let thread = std::thread::Builder::new().name("store".to_owned());
         let thread = thread.spawn(move || writer.run());

@@ -10,16 +10,17 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Relaxed, Ordering::Release};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed, Ordering::Release};
 use std::time::{Duration, Instant};
 
 use crate::base::atomic::AtomicU64;
 use crate::base::notifier::{Notifier, Signal};
 use crate::config::{Storage, Sync};
-use crate::storage::commit::{RecordBatch, StoreState};
+use crate::storage::log::client::{Handover, Inbox, Status, StoreClient};
 use crate::storage::log::day::{self, TimeOfDay};
 use crate::storage::log::extent::Extent;
 use crate::storage::log::format::{self, Frame};
+use crate::storage::log::replica::{Collected, Replicated, Replication};
 use crate::storage::log::scan::Scan;
 use crate::storage::log::{StoreError, private, sync_folder};
 
@@ -35,71 +36,6 @@ const FULL_INTERVAL: Duration = Duration::from_secs(1);
 const FULL_INTERVAL_FACTOR: u32 = 10;
 /// Capacity of the channel from the cores.
 const INBOX: usize = 1_024;
-
-/// The state of the store, which the writer thread publishes and the cores read.
-#[derive(Debug)]
-struct Status {
-    /// By core, the last batch that is stored.
-    up_to: Vec<AtomicU64>,
-    is_full: AtomicBool,
-    is_failing: AtomicBool,
-    checkpoint: AtomicU64,
-    bytes: AtomicU64,
-    syncs: AtomicU64,
-    /// The time of day at the start, corrected when the system's clock is set.
-    started_us: AtomicU64,
-    /// Changes when any other field than `up_to` does.
-    version: AtomicU64,
-}
-
-struct Handover {
-    core: usize,
-    records: RecordBatch,
-}
-
-/// The client of one core: hands records over, and reads the state of the store.
-#[derive(Debug)]
-pub struct StoreClient {
-    core: usize,
-    status: Arc<Status>,
-    outbox: flume::Sender<Handover>,
-    /// The last batch and version that were read.
-    seen: (u64, u64),
-}
-
-impl std::fmt::Debug for Handover {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "batch {} of core {}", self.records.number, self.core)
-    }
-}
-
-impl StoreClient {
-    /// Hands records over. The channel has room for more batches than all cores together have in transit.
-    pub fn hand_over(&self, records: RecordBatch) {
-        // The thread ends after all clients; if it has failed, nothing is acknowledged any more.
-        let _ = self.outbox.send(Handover { core: self.core, records });
-    }
-
-    /// The state of the store, if it has changed since the last call.
-    pub fn changed_state(&mut self) -> Option<StoreState> {
-        // Acquire: everything written before the batch was published as stored is visible.
-        let status = &self.status;
-        let now = (status.up_to[self.core].load(Acquire), status.version.load(Acquire));
-        if now == self.seen {
-            return None;
-        }
-        self.seen = now;
-        Some(StoreState {
-            up_to: now.0,
-            is_full: status.is_full.load(Relaxed),
-            is_failing: status.is_failing.load(Relaxed),
-            checkpoint: status.checkpoint.load(Relaxed),
-            bytes: status.bytes.load(Relaxed),
-            syncs: status.syncs.load(Relaxed),
-            wall_at_zero_us: status.started_us.load(Relaxed),
-        })
-    }
-}
 
 /// The segment being written.
 struct Open {
@@ -122,7 +58,7 @@ struct Closed {
 pub struct Writer {
     folder: PathBuf,
     settings: Storage,
-    inbox: flume::Receiver<Handover>,
+    inbox: flume::Receiver<Inbox>,
     status: Arc<Status>,
     notifiers: Arc<[Notifier]>,
     day: TimeOfDay,
@@ -138,8 +74,7 @@ pub struct Writer {
     synced_at: Instant,
     /// The frame being collected: room for its head, then the body.
     body: Vec<u8>,
-    /// By core, the last batch in the frame, and the last checkpoint completed with it.
-    collected: Vec<(u64, u64)>,
+    collected: Collected,
     /// By core, the last checkpoint that is stored completely.
     checkpoints: Vec<u64>,
     /// For the checkpoint in progress, the last segment that it makes obsolete.
@@ -150,6 +85,7 @@ pub struct Writer {
     checkpoint_at: Option<Instant>,
     checkpoint_took: Duration,
     failing_since: Option<Instant>,
+    replica: Option<Replicated>,
 }
 
 impl Writer {
@@ -158,6 +94,7 @@ impl Writer {
         settings: &Storage,
         scan: &Scan,
         notifiers: Arc<[Notifier]>,
+        replication: Option<Replication>,
     ) -> Result<(Self, Vec<StoreClient>), StoreError> {
         let cores = notifiers.len();
         let day = TimeOfDay::after(scan.time_us);
@@ -172,13 +109,9 @@ impl Writer {
             started_us: AtomicU64::new(day.at_zero_us()),
             version: AtomicU64::new(1),
         });
-        let client = |core| StoreClient {
-            core,
-            status: Arc::clone(&status),
-            outbox: outbox.clone(),
-            seen: (0, 0),
-        };
+        let client = |core| StoreClient::new(core, Arc::clone(&status), outbox.clone());
         let clients = (0..cores).map(client).collect();
+        let replica = replication.map(|of| Replicated::new(of, scan.frame, &outbox));
         let mut writer = Self {
             folder: folder.to_owned(),
             settings: settings.clone(),
@@ -201,6 +134,7 @@ impl Writer {
             checkpoint_at: None,
             checkpoint_took: Duration::ZERO,
             failing_since: None,
+            replica,
         };
         // The last frames may not be on disk yet: a broker that was killed did not synchronise them.
         if let Some(last) = scan.segments.last() {
@@ -232,11 +166,14 @@ impl Writer {
                 Err(flume::RecvError::Disconnected) => break,
             }
             while self.body.len() < FRAME_BYTES_MAX
-                && let Ok(handover) = self.inbox.try_recv()
+                && let Ok(told) = self.inbox.try_recv()
             {
-                self.collect(handover);
+                if let Inbox::Batch(handover) = told {
+                    self.collect(handover);
+                }
             }
             self.write_with_retries();
+            self.check_replica();
             self.end_checkpoint();
             self.check_clock();
             self.check_size();
@@ -244,7 +181,7 @@ impl Writer {
         self.close();
     }
 
-    /// Waits for the next batch, or until it is time to synchronise, or to check the clock.
+    /// Waits for the next batch, for progress of the replica, or until it is time to synchronise, or to check the clock.
     fn next_handover(&self) -> Result<Option<Handover>, flume::RecvError> {
         let until_sync = match self.settings.sync {
             Sync::Interval if self.synced < self.frame => {
@@ -255,8 +192,8 @@ impl Writer {
             _ => day::CHECK_INTERVAL,
         };
         match self.inbox.recv_timeout(until_sync) {
-            Ok(handover) => Ok(Some(handover)),
-            Err(flume::RecvTimeoutError::Timeout) => Ok(None),
+            Ok(Inbox::Batch(handover)) => Ok(Some(handover)),
+            Ok(Inbox::Progress) | Err(flume::RecvTimeoutError::Timeout) => Ok(None),
             Err(flume::RecvTimeoutError::Disconnected) => Err(flume::RecvError::Disconnected),
         }
     }
@@ -328,8 +265,12 @@ impl Writer {
             self.abandon_segment();
             return Err(error);
         }
+        let begins_segment = open.bytes == format::HEADER_BYTES as u64;
         open.bytes += self.body.len() as u64;
         self.frame += 1;
+        if let Some(replica) = &mut self.replica {
+            replica.ship(self.frame, begins_segment, &self.body);
+        }
         // The frame is written, and is not written again if only the synchronisation fails.
         if self.settings.sync != Sync::Always {
             self.body.truncate(format::FRAME_BYTES);
@@ -417,16 +358,44 @@ impl Writer {
         Extent { first_segment, first_frame, last_segment, last_frame: self.synced }
     }
 
-    /// Publishes to each core that its collected batches are stored.
+    /// Publishes to each core that its collected batches are stored: those that the replica has too, if there is one.
     fn publish(&mut self) {
         self.status.bytes.store(self.bytes(), Relaxed);
-        for (core, (number, checkpoint)) in self.collected.iter_mut().enumerate() {
+        let mut collected = std::mem::take(&mut self.collected);
+        match &mut self.replica {
+            None => self.publish_collected(&mut collected),
+            Some(replica) => {
+                if collected.iter().any(|(number, _)| *number > 0) {
+                    replica.wait(self.frame, collected.clone());
+                    collected.fill((0, 0));
+                }
+                while let Some(mut stored) =
+                    self.replica.as_mut().and_then(|replica| replica.next_stored())
+                {
+                    self.publish_collected(&mut stored);
+                }
+            }
+        }
+        self.collected = collected;
+    }
+
+    fn publish_collected(&mut self, collected: &mut Collected) {
+        for (core, (number, checkpoint)) in collected.iter_mut().enumerate() {
             if *number == 0 {
                 continue;
             }
             self.checkpoints[core] = *checkpoint;
             self.status.up_to[core].store(std::mem::take(number), Release);
             self.notifiers[core].notify(Signal::Storage);
+        }
+    }
+
+    /// While the replica stands, the store counts as failing, as while the disk cannot be written.
+    fn check_replica(&mut self) {
+        let Some(replica) = &self.replica else { return };
+        let is_failing = self.failing_since.is_some() || replica.is_standing();
+        if self.status.is_failing.swap(is_failing, Relaxed) != is_failing {
+            self.notify_all();
         }
     }
 
@@ -498,6 +467,7 @@ impl Writer {
     fn end_checkpoint(&mut self) {
         let Some(last) = self.checkpoint else { return };
         let number = self.status.checkpoint.load(Relaxed);
+        // A replica has the records of the checkpoint too, or they would not count as stored.
         if self.checkpoints.iter().any(|&done| done < number) {
             return;
         }
@@ -506,8 +476,12 @@ impl Writer {
         }
         let obsolete = self.closed.iter().position(|of| of.number > last);
         let obsolete = obsolete.unwrap_or(self.closed.len());
-        if let Err(error) = self.extent_from(obsolete).write(&self.folder) {
+        let kept = self.extent_from(obsolete);
+        if let Err(error) = kept.write(&self.folder) {
             return tracing::warn!(%error, "cannot complete a checkpoint of the store; retrying later");
+        }
+        if let Some(replica) = &self.replica {
+            replica.forget_before(kept.first_frame);
         }
         self.checkpoint = None;
         self.checkpoint_took = self.checkpoint_at.map_or(Duration::ZERO, |at| at.elapsed());
@@ -556,26 +530,4 @@ fn closed(scan: &Scan) -> Vec<Closed> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_that_is_set_forward_reaches_the_cores_with_a_checkpoint() {
-        let folder = std::env::temp_dir().join(format!("ringmq-clock-{}", std::process::id()));
-        std::fs::create_dir_all(&folder).expect("a folder");
-        let scan = Scan::of(&folder).expect("it is empty");
-        let poll = mio::Poll::new().expect("a poll");
-        let waker = mio::Waker::new(poll.registry(), mio::Token(0)).expect("a waker");
-        let notifiers = Arc::from([Notifier::new(crate::base::waker::Waker::Poll(waker))]);
-        let (mut writer, mut clients) =
-            Writer::new(&folder, &Storage::default(), &scan, notifiers).expect("it is new");
-        writer.day = TimeOfDay::of_1970();
-        writer.check_clock();
-        writer.check_size();
-        let state = clients[0].changed_state().expect("there is news");
-        assert_eq!(state.wall_at_zero_us, writer.started_us());
-        assert!(state.wall_at_zero_us > 1_700_000_000_000_000, "{}", state.wall_at_zero_us);
-        assert_eq!(state.checkpoint, 1);
-        std::fs::remove_dir_all(&folder).expect("it exists");
-    }
-}
+mod tests;

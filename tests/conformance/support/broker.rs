@@ -248,18 +248,22 @@ impl Broker {
 }
 
 impl Broker {
-    /// Waits until the process has stopped; fails after a timeout.
+    /// Waits until the process has stopped, and returns its exit code, if it was not killed; fails after a timeout.
     #[allow(dead_code, reason = "not used by all tests that share this module")]
-    pub fn await_end(&mut self) {
+    pub fn await_end(&mut self) -> Option<i32> {
         let process = self.process.as_mut().expect("a broker started by the test");
         let until = Instant::now() + Duration::from_secs(10);
-        while process.child.try_wait().expect("the process status").is_none() {
+        let status = loop {
+            if let Some(status) = process.child.try_wait().expect("the process status") {
+                break status;
+            }
             assert!(Instant::now() < until, "the broker does not stop");
             std::thread::sleep(Duration::from_millis(10));
-        }
+        };
         if let Some(second) = &mut self.second {
             second.node.await_end();
         }
+        status.code()
     }
 }
 
