@@ -2,6 +2,7 @@
 
 mod claims;
 mod classes;
+mod rejoin;
 
 use super::*;
 use crate::cluster::gateway::{Gateway, Joined, NodeId};
