@@ -18,7 +18,7 @@ pub(super) struct Directory {
     /// The claims of each other node that has any: those of a node that leaves go at once. A look-up costs as many as there
     /// are such nodes.
     of_others: Vec<(u16, HashMap<u64, u64>)>,
-    /// A stamp that no claim of this core exceeds.
+    /// A stamp that no claim exceeds that this core has made or heard of.
     latest: u64,
 }
 
@@ -41,6 +41,12 @@ impl Directory {
     pub fn next_stamp(&mut self, now_us: u64, after: u64) -> u64 {
         self.latest = now_us.max(self.latest + 1).max(after + 1);
         self.latest
+    }
+
+    /// A claim has been made with this stamp. Later ones of this node exceed it, whatever its clock says, so that all nodes
+    /// take them for later, also those that hear of that claim after them.
+    pub fn note_stamp(&mut self, stamp: u64) {
+        self.latest = self.latest.max(stamp);
     }
 
     /// The stamp of this node's claim.
@@ -178,5 +184,7 @@ mod tests {
         assert_eq!(directory.next_stamp(100, 0), 100);
         assert_eq!(directory.next_stamp(90, 0), 101);
         assert_eq!(directory.next_stamp(90, 500), 501);
+        directory.note_stamp(700);
+        assert_eq!(directory.next_stamp(90, 0), 701);
     }
 }

@@ -14,14 +14,22 @@ impl Cluster {
     }
 
     /// Sends CONNECT at a node.
-    fn begin(&mut self, (node, core): (usize, usize), client: &Client<'_>) -> ConnectionId {
+    pub(super) fn begin(
+        &mut self,
+        (node, core): (usize, usize),
+        client: &Client<'_>,
+    ) -> ConnectionId {
         let id = self.world(node, core).accept();
         self.world(node, core).send_connect(id, client);
         id
     }
 
     /// Connects a client at a node; whether its session was present.
-    fn enter(&mut self, (node, core): (usize, usize), client: &Client<'_>) -> (ConnectionId, bool) {
+    pub(super) fn enter(
+        &mut self,
+        (node, core): (usize, usize),
+        client: &Client<'_>,
+    ) -> (ConnectionId, bool) {
         let id = self.begin((node, core), client);
         self.settle();
         let packets = self.world(node, core).packets(id, client.version);
@@ -31,11 +39,11 @@ impl Cluster {
         (id, is_present)
     }
 
-    fn said(&mut self, (node, core, id): (usize, usize, ConnectionId)) -> String {
+    pub(super) fn said(&mut self, (node, core, id): (usize, usize, ConnectionId)) -> String {
         self.world(node, core).packets(id, Version::V5).join("\n")
     }
 
-    fn sessions(&mut self, client: &str) -> usize {
+    pub(super) fn sessions(&mut self, client: &str) -> usize {
         let worlds = self.nodes.iter().flat_map(|node| &node.cores);
         worlds.filter(|world| world.engine.sessions.find(client).is_some()).count()
     }

@@ -80,3 +80,55 @@ fn a_core_that_hears_late_of_two_starts_of_a_node_sends_to_the_last() {
     cluster.settle();
     assert_eq!(cluster.payloads((1, 0, subscriber)), ["1"]);
 }
+
+#[test]
+fn the_claim_of_a_connect_whose_connection_has_ended_is_withdrawn() {
+    for turns in 0..12 {
+        let mut cluster = Cluster::new(2, 1);
+        let id = cluster.begin((0, 0), &Client::persistent("c"));
+        for _ in 0..turns {
+            cluster.turn();
+        }
+        let is_kept = cluster.sessions("c") == 1;
+        cluster.world(0, 0).cut(id);
+        cluster.settle();
+        let known = (cluster.claims(1), cluster.sessions("c"));
+        assert_eq!(known, if is_kept { (1, 1) } else { (0, 0) }, "after {turns} turns");
+        assert!(cluster.world(0, 0).engine.claims.is_quiet());
+    }
+}
+
+#[test]
+fn connack_of_a_session_that_was_not_kept_and_is_to_be_kept_waits_for_all_nodes() {
+    let mut cluster = Cluster::new(3, 1);
+    let (first, _) = cluster.enter((0, 0), &Client::v5("c"));
+    cluster.loses = Box::new(|from, to| from == 2 || to == 2);
+    let second = cluster.begin((0, 0), &Client::persistent("c"));
+    cluster.settle();
+    assert_eq!(cluster.said((0, 0, second)), "");
+    assert!(!cluster.world(0, 0).closed.contains(&first));
+    cluster.loses = Box::new(|_, _| false);
+    cluster.settle();
+    assert!(cluster.said((0, 0, second)).contains("Connack"));
+    assert!(cluster.world(0, 0).closed.contains(&first));
+    // It is kept now, and asks nobody any more.
+    cluster.loses = Box::new(|_, _| true);
+    assert!(cluster.enter((0, 0), &Client::persistent("c")).1);
+}
+
+#[test]
+fn a_kept_session_elsewhere_takes_the_place_of_one_that_is_not_kept_with_its_connection() {
+    let mut cluster = Cluster::apart(2, 1);
+    let (first, _) = cluster.enter((0, 0), &Client::v5("c"));
+    cluster.advance_ms(10);
+    let (kept, _) = cluster.enter((1, 0), &Client::persistent("c"));
+    cluster.world(1, 0).cut(kept);
+    // The nodes know each other, and neither knows yet what sessions the other has.
+    cluster.join(0, 1, 1);
+    cluster.join(1, 0, 1);
+    cluster.give_to_core(0);
+    let (_, is_present) = cluster.enter((0, 0), &Client::persistent("c"));
+    assert!(is_present);
+    assert!(cluster.world(0, 0).closed.contains(&first));
+    assert_eq!((cluster.sessions("c"), cluster.claims(1)), (1, 1));
+}
