@@ -103,6 +103,9 @@ impl Engine {
     pub(in crate::engine) fn continue_moves(&mut self) {}
 
     #[inline]
+    pub(in crate::engine) fn sweep_answered(&mut self) {}
+
+    #[inline]
     pub(in crate::engine) fn continue_telling_claims(&mut self) -> bool {
         false
     }

@@ -182,7 +182,6 @@ impl Client {
         self.unsubscribing.clear();
         judge.lose_connection(self.number);
         if was_connected && !self.is_persistent() {
-            self.roaming.is_loose = true;
             self.begin_anew(judge);
         }
     }

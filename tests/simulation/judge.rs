@@ -232,6 +232,11 @@ impl Judge {
         self.split.is_some()
     }
 
+    /// Whether a node was killed or evicted at some time.
+    pub fn was_split(&self) -> bool {
+        self.was_split
+    }
+
     /// Whether the server has a session of a client that outlives its connection.
     pub fn is_kept(&self, client: usize) -> bool {
         self.subscribers[client].is_kept

@@ -178,6 +178,9 @@ impl Run {
                 return Err(what);
             }
         }
+        if !self.judge.was_split() {
+            self.world.check_claims()?;
+        }
         self.listings.check_ended()?;
         let Self { world, clients, judge, bridge, .. } = self;
         judge.settle(world.now.0)?;

@@ -4,6 +4,7 @@
 //! clients, timers, actions, and then batches for lanes that have room. Random numbers decide which
 //! core runs, how much data arrives, how much a peer accepts, and how far the lanes lag behind.
 
+mod claims;
 mod kill;
 mod watch;
 

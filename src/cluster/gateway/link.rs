@@ -41,8 +41,8 @@ pub(super) struct Link {
     /// Contents that have come and that the cores have not got.
     pub(super) waiting: VecDeque<Content>,
     unstored: VecDeque<Unstored>,
-    /// The batches of the gateway whose receipts say that the cores know the node as a member.
-    introduced: Vec<(CoreId, u64)>,
+    /// By core, whether it knows the node as a member, and not only an earlier start of it.
+    known_to: Vec<bool>,
     /// Publishers of this process that the node has paused.
     pub(super) paused: HashSet<(CoreId, ConnectionId)>,
     /// The core of this process that published what was pushed last.
@@ -65,7 +65,7 @@ impl Link {
         own_incarnation: u64,
         joined: Joined,
         told: Told,
-        introduced: Vec<(CoreId, u64)>,
+        cores: u16,
     ) -> Self {
         let mut lane = Lane::new(own_incarnation, joined.incarnation, now);
         lane.set_version(joined.version);
@@ -73,7 +73,7 @@ impl Link {
             lane,
             waiting: VecDeque::new(),
             unstored: VecDeque::new(),
-            introduced,
+            known_to: vec![false; usize::from(cores)],
             paused: HashSet::new(),
             source: None,
             next_source: 0,
@@ -127,12 +127,19 @@ impl Link {
         self.told.as_ref().is_none_or(|told| told.has(filter, announced))
     }
 
-    /// Whether the cores know the node as a member.
-    pub(super) fn is_introduced(&mut self, to_all: &Lanes) -> bool {
-        if to_all.are_receipted(&self.introduced) {
-            self.introduced.clear();
-        }
-        self.introduced.is_empty()
+    /// A core knows the node as a member, as this lane or as an earlier one.
+    pub(super) fn note_known(&mut self, core: CoreId, is_this: bool) {
+        self.known_to[usize::from(core.0)] |= is_this;
+    }
+
+    /// Whether a core knows the node as a member.
+    pub(super) fn is_known_to(&self, core: CoreId) -> bool {
+        self.known_to[usize::from(core.0)]
+    }
+
+    /// Whether all cores know the node as a member.
+    pub(super) fn is_introduced(&self) -> bool {
+        self.known_to.iter().all(|&is_known| is_known)
     }
 
     /// The cores see all filters of the node so far, and are told so in the batches of this turn.

@@ -137,14 +137,11 @@ impl Gateway {
         if self.has_node(joined.node) {
             return;
         }
-        self.tell_member(joined.node, true);
-        let cores = (0..self.place.cores()).map(CoreId);
-        let introduced = cores.map(|core| (core, self.lanes.to(core).ask_receipt())).collect();
         let place = &self.place;
         let slot = &mut self.nodes[usize::from(joined.node.0)];
         let node = slot.get_or_insert_with(|| Box::new(Node::new(place, joined.node)));
         let told = self.interest.nothing_told();
-        node.link(self.now, (self.own, self.incarnation), joined, told, introduced);
+        node.link(self.now, (self.own, self.incarnation), joined, told);
         self.share_windows();
     }
 
@@ -161,16 +158,8 @@ impl Gateway {
         let Some(of) = &mut self.nodes[usize::from(node.0)] else { return };
         if of.unlink() {
             self.share_windows();
-            self.tell_member(node, false);
             self.forget_announcements_to(node);
             self.end_announcements();
-        }
-    }
-
-    fn tell_member(&mut self, node: NodeId, is_member: bool) {
-        let (node, own) = (self.place.node(node.0), self.own.0);
-        for core in 0..self.place.cores() {
-            self.lanes.to(CoreId(core)).push(MeshMessage::Member { node, is_member, own });
         }
     }
 
@@ -275,7 +264,6 @@ impl Gateway {
         let Some(node) = &mut self.nodes[usize::from(from.0)] else { return Ok(false) };
         let heard = node.handle_frame(self.now, frame)?;
         if heard == Heard::Restart {
-            self.tell_member(from, false);
             self.forget_announcements_to(from);
         }
         self.end_announcements();
@@ -296,7 +284,7 @@ impl Gateway {
             counters: &mut self.counters,
         };
         for node in self.nodes.iter_mut().flatten() {
-            match node.handle_turn(self.now, &mut process, &self.lanes) {
+            match node.handle_turn(self.now, &mut process) {
                 Ok(has_more) => goes_on |= has_more,
                 Err(error) => broken.push((node.number(), error)),
             }

@@ -66,6 +66,8 @@ pub(super) struct Node {
     /// As this node, to each core.
     to_cores: Lanes,
     link: Option<Link>,
+    /// How many lanes to the node there have been.
+    links: u64,
     holdings: Holdings,
     groups: Groups,
     /// It has left, and the cores do not know yet that it holds nothing any more.
@@ -81,6 +83,7 @@ impl Node {
             cores: place.cores(),
             to_cores,
             link: None,
+            links: 0,
             holdings: Holdings::default(),
             groups: Groups::default(),
             is_leaving: false,
@@ -99,18 +102,28 @@ impl Node {
         self.link.as_ref().is_none_or(Link::is_settled)
     }
 
-    /// Begins a lane to the node, as this one, which has been `told` nothing. It gives the cores what the node sends once
-    /// they have receipted, to the gateway, that it is a member: they forward to members alone.
+    /// Begins a lane to the node, as this one, which has been `told` nothing. It gives the cores what the node sends once all
+    /// have said that they know it as a member: they forward to members alone.
     pub(super) fn link(
         &mut self,
         now: Now,
         (own, incarnation): (NodeId, u64),
         joined: Joined,
         told: Told,
-        introduced: Vec<(CoreId, u64)>,
     ) {
         self.own = own.0;
-        self.link = Some(Link::new(now, incarnation, joined, told, introduced));
+        self.links += 1;
+        self.link = Some(Link::new(now, incarnation, joined, told, self.cores));
+        self.tell_member(true);
+    }
+
+    /// Tells the cores, in the lane in which they get what the node says, that it has joined or has left: what it said
+    /// before it left does not come after it has joined again.
+    fn tell_member(&mut self, is_member: bool) {
+        let (link, own) = (self.links, self.own);
+        for core in (0..self.cores).map(CoreId) {
+            self.to_cores.to(core).push(MeshMessage::Member { is_member, link, own });
+        }
     }
 
     /// Sets the window of the lane, in bytes.
@@ -131,6 +144,7 @@ impl Node {
         for core in (0..self.cores).map(CoreId) {
             self.to_cores.to(core).note_stored(u64::MAX);
         }
+        self.tell_member(false);
         true
     }
 
@@ -198,6 +212,14 @@ impl Node {
         if let Some(link) = &mut self.link {
             link.end_frames(now, &self.to_cores, clock);
             for message in &messages {
+                if let &MeshMessage::MemberKnown { link: known } = message {
+                    link.note_known(from, known == self.links);
+                    continue;
+                }
+                if !link.is_known_to(from) {
+                    // The core means the node before its last start, and that has left.
+                    continue;
+                }
                 let has_source =
                     matches!(message, MeshMessage::Publish(_) | MeshMessage::Session(_));
                 if has_source && link.source != Some(from) {
@@ -207,7 +229,7 @@ impl Node {
                 sent += u64::from(matches!(message, MeshMessage::Publish(_)));
                 frame = pass_on(link, now, self.own, from, &batch, message).or(frame);
             }
-            if messages.is_empty() && batch.wants_receipt {
+            if messages.is_empty() && batch.wants_receipt && link.is_known_to(from) {
                 // The core wants to know the node's clock.
                 frame = Some(link.lane.push(now, &Item::ClockAsk));
             }
@@ -234,13 +256,11 @@ impl Node {
         Ok(Heard::Frame)
     }
 
-    /// Does what is due, and gives the cores what the node sent; whether more could be done at once. `to_all` are the lanes
-    /// of the gateway to the cores.
+    /// Does what is due, and gives the cores what the node sent; whether more could be done at once.
     pub(super) fn handle_turn(
         &mut self,
         now: Now,
         process: &mut Process<'_>,
-        to_all: &Lanes,
     ) -> Result<bool, crate::cluster::codec::DecodeError> {
         if self.is_leaving {
             self.is_leaving = self.forget(process.elsewhere);
@@ -249,8 +269,8 @@ impl Node {
         let Some(link) = &mut self.link else { return Ok(false) };
         link.handle_time(now);
         link.tell_holdings(now, process.interest, FILTERS_PER_TURN);
-        if !link.is_introduced(to_all) {
-            // A receipt will come, and with it a turn.
+        if !link.is_introduced() {
+            // The cores will say that they know it, and with that comes a turn.
             return Ok(link.is_telling());
         }
         for _ in 0..FRAMES_PER_TURN {

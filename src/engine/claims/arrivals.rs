@@ -84,6 +84,10 @@ impl Engine {
             self.refuse_session(other, client, stamp);
         }
         if let Some(session) = self.sessions.find(client) {
+            // A session that was not kept may have its connection still.
+            self.end_connection_elsewhere(session, true);
+        }
+        if let Some(session) = self.sessions.find(client) {
             self.end_moved_session(session);
         }
         let arrival = Arrival {

@@ -35,6 +35,7 @@ impl Engine {
         if !(is_core || self.mesh.is_member(from)) || !self.claims.covers(client) {
             return;
         }
+        self.claims.directory.note_stamp(stamp);
         let claim = |engine: &Self| (stamp, engine.mesh.node_number(from));
         match message.step {
             SessionStep::Flush { to } => self.take_flush(from, client, stamp, to),
@@ -167,17 +168,22 @@ impl Engine {
         // What belongs to nobody is not this user's.
         let is_nobodys = self.config.bind_sessions && self.sessions[session].owner() != asked.user;
         let ends_session = asked.ends || is_nobodys;
+        self.end_connection_elsewhere(session, ends_session);
+        let Some(session) = self.sessions.find(asked.client) else { return false };
+        if ends_session {
+            self.end_session(session);
+        }
+        !ends_session
+    }
+
+    /// Ends the connection of a session, if it has one, as its client is at another node.
+    pub(super) fn end_connection_elsewhere(&mut self, session: SessionId, ends_session: bool) {
         if let Some(connection) = self.sessions[session].connection {
             self.metrics.takeovers += 1;
             let before = self.connections[connection].address();
             self.observers.log.taken_over(self.now, &self.sessions[session], None, before);
             self.end_connection(connection, Ending::TakenOver { ends_session, by: None });
         }
-        let Some(session) = self.sessions.find(asked.client) else { return false };
-        if ends_session {
-            self.end_session(session);
-        }
-        !ends_session
     }
 
     /// The stamp under which this node has claimed the session of a client that it has; 0 if it was restored.

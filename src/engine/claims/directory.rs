@@ -22,7 +22,7 @@ pub(super) struct Directory {
     of_others: Vec<(u16, HashMap<u64, u64>)>,
     /// Those of nodes that have left, until then: their stored sessions come back with them.
     of_absent: Vec<(u16, Deadline, HashMap<u64, u64>)>,
-    /// A stamp that no claim of this core exceeds.
+    /// A stamp that no claim exceeds that this core has made or heard of.
     latest: u64,
 }
 
@@ -52,6 +52,12 @@ impl Directory {
     pub fn next_stamp(&mut self, now_us: u64, after: u64) -> u64 {
         self.latest = stamp_of(self.own, now_us.max(self.latest + 1).max(after + 1));
         self.latest
+    }
+
+    /// A claim has been made with this stamp. Later ones of this node exceed it, whatever its clock says, so that all nodes
+    /// take them for later, also those that hear of that claim after them.
+    pub fn note_stamp(&mut self, stamp: u64) {
+        self.latest = self.latest.max(stamp);
     }
 
     /// The stamp of this node's claim.
@@ -237,6 +243,8 @@ mod tests {
         assert_eq!(directory.next_stamp(128, 0), 128);
         assert_eq!(directory.next_stamp(90, 0), 192);
         assert_eq!(directory.next_stamp(90, 512), 576);
+        directory.note_stamp(700);
+        assert_eq!(directory.next_stamp(90, 0), 704);
     }
 
     #[test]

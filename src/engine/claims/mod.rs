@@ -4,7 +4,8 @@
 //! The home core of a Client Identifier (the same hash on each node) knows which node has the session: nodes claim sessions,
 //! each claim with a stamp, and of several the latest counts ([`directory`]).
 //!
-//! * A client comes back to the node that has its session: nobody is asked.
+//! * A client comes back to the node that has its session: nobody is asked, unless the session was not kept and is to be
+//!   kept from now on. Such a session was claimed without a question.
 //! * No node has one, and the client wants none but until the end of the connection (Clean Start): the other nodes are told,
 //!   and CONNACK goes out at once.
 //! * Otherwise all other nodes are asked, and CONNACK waits for their answers. Two that ask at once see the claim of each
@@ -226,11 +227,13 @@ impl Engine {
         if !connect.clean_start && self.claims.directory.is_absent(fingerprint, self.now) {
             return Err(self.absent());
         }
-        let is_own = elsewhere.is_none() && self.sessions.find(client).is_some();
+        let is_kept = keeps_session(connect, &self.config.limits);
+        let session = self.sessions.find(client).filter(|_| elsewhere.is_none());
+        // A session that was not kept was claimed without a question: an earlier connection's claim may still be under way.
+        let is_own =
+            session.is_some_and(|session| !is_kept || self.sessions[session].expiry_interval_s > 0);
         // A node that has just joined may not know of a session that the client wants.
-        let is_free = elsewhere.is_none()
-            && connect.clean_start
-            && !keeps_session(connect, &self.config.limits);
+        let is_free = elsewhere.is_none() && connect.clean_start && !is_kept;
         if is_own || is_free || members == 0 {
             return Ok(true);
         }
@@ -272,6 +275,11 @@ impl Engine {
     fn claim(&mut self, client: &str, after: u64, refuses: bool) {
         let stamp = self.claims.next_stamp(self.now, after);
         let fingerprint = self.fingerprint(client);
+        self.set_claim(client, fingerprint, stamp, refuses);
+    }
+
+    /// Tells all nodes that this one has the session of a client, under this claim.
+    fn set_claim(&mut self, client: &str, fingerprint: u64, stamp: u64, refuses: bool) {
         self.claims.directory.set_own_claim(fingerprint, stamp);
         self.settle_claims();
         if self.mesh.member_bits() != 0 {
@@ -446,15 +454,22 @@ impl Engine {
         let before = waiting.left;
         waiting.left &= !bit;
         if before != 0 && waiting.left == 0 {
-            if let Some(connection) = waiting.connection {
+            let connection = waiting.connection.filter(|&id| self.connections.contains(id));
+            if let Some(connection) = connection {
                 self.connections.mark_ready(connection);
             }
             self.claims.answered.push(client.into());
+            if connection.is_none() {
+                self.sweep_answered();
+            }
         }
     }
 
-    /// Claims whose clients did not wait for the answers.
-    fn sweep_answered(&mut self) {
+    /// Gives up claims whose clients did not wait for the answers. Called when a connection without a session has ended.
+    pub(in crate::engine) fn sweep_answered(&mut self) {
+        if self.claims.answered.is_empty() {
+            return;
+        }
         let mut answered = std::mem::take(&mut self.claims.answered);
         answered.retain(|client| {
             let Some(waiting) = self.claims.waiting.get(client) else { return false };

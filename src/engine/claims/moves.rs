@@ -125,8 +125,8 @@ impl Engine {
         self.cancel_move(client);
         let fingerprint = self.fingerprint(client);
         if claimed > 0 && self.claims.directory.elsewhere(fingerprint).is_none() {
-            self.claims.directory.set_own_claim(fingerprint, claimed);
-            self.settle_claims();
+            // It was withdrawn when the node that has given up took the session over.
+            self.set_claim(client, fingerprint, claimed, false);
         }
         self.continue_departures();
     }

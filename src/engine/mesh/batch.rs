@@ -13,7 +13,6 @@ use shards::{Fingerprint, TopicFilter};
 use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
 #[cfg(feature = "cluster")]
-use crate::base::ids::CoreId;
 use crate::base::metrics::Metrics;
 use crate::engine::durability::in_transit::EndOnArrival;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;
@@ -71,9 +70,14 @@ pub(crate) enum MeshMessage {
     Resume(ConnectionId),
     /// A publisher of the sender knows that its QoS 2 message from before a crash was received.
     ExchangeOver(Exchange),
-    /// A node has joined the cluster, or has left it. From the gateway alone. `own` is the number of this node.
+    /// The sender, a node, has joined the cluster, as the lane to it with this number, or has left it. `own` is the number of
+    /// this node.
     #[cfg(feature = "cluster")]
-    Member { node: CoreId, is_member: bool, own: u16 },
+    Member { is_member: bool, link: u64, own: u16 },
+    /// The sender knows that the receiver, a node, has joined as this lane: what it sent before was for an earlier start of
+    /// the node. To nodes alone.
+    #[cfg(feature = "cluster")]
+    MemberKnown { link: u64 },
     /// The highest class of the sender's subscriptions to a filter, if it has any, and what it was before. To the gateway
     /// alone.
     #[cfg(feature = "cluster")]

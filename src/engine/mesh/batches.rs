@@ -145,16 +145,18 @@ impl Engine {
             MeshMessage::Resume(publisher) => self.connections.resume_reading(publisher, self.now),
             MeshMessage::ExchangeOver(exchange) => self.durability.note_exchange_over(exchange),
             #[cfg(feature = "cluster")]
-            MeshMessage::Member { node, is_member, own } => {
-                self.note_member(node, is_member);
-                self.note_node_of_claims(node, is_member, own);
+            MeshMessage::Member { is_member, link, own } => {
+                self.note_member(from, is_member, link);
+                self.note_node_of_claims(from, is_member, own);
             }
             #[cfg(feature = "cluster")]
             MeshMessage::Source(core) => self.mesh.note_source(from, core),
             #[cfg(feature = "cluster")]
             MeshMessage::InterestChanged => self.router.match_again(),
             #[cfg(feature = "cluster")]
-            MeshMessage::Held { .. } => debug_assert!(false, "for the gateway alone"),
+            MeshMessage::Held { .. } | MeshMessage::MemberKnown { .. } => {
+                debug_assert!(false, "for the gateway alone");
+            }
             #[cfg(feature = "cluster")]
             MeshMessage::Session(message) => self.take_session_message(from, batch, message),
             MeshMessage::AskMetrics => {

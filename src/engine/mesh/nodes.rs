@@ -11,7 +11,7 @@ use crate::base::ids::CoreId;
 use crate::engine::Engine;
 use crate::engine::draft::{Draft, Origin};
 use crate::engine::mesh::Mesh;
-use crate::engine::mesh::batch::{Batch, Destination};
+use crate::engine::mesh::batch::{Batch, Destination, MeshMessage};
 use crate::engine::mesh::held::Held;
 use crate::engine::retained::{Stored, core_of};
 use crate::engine::routing::elsewhere::Interested;
@@ -121,8 +121,11 @@ impl Engine {
         addresses.any(|to| self.has_batch(to))
     }
 
-    pub(super) fn note_member(&mut self, node: CoreId, is_member: bool) {
+    pub(super) fn note_member(&mut self, node: CoreId, is_member: bool, link: u64) {
         self.mesh.set_member(node, is_member);
+        if is_member {
+            self.mesh.lanes.to(node).push(MeshMessage::MemberKnown { link });
+        }
         self.retained.set_member(node, is_member);
     }
 

@@ -56,6 +56,8 @@ impl Engine {
         if let Some(session) = connection.session() {
             self.metrics.clients_connected -= 1;
             self.detach_session(session, ending);
+        } else {
+            self.sweep_answered();
         }
     }
 

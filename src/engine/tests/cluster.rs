@@ -3,6 +3,7 @@
 mod claims;
 mod classes;
 mod drain;
+mod rejoin;
 
 use super::*;
 use crate::cluster::codec::VERSION;

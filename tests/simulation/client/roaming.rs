@@ -20,9 +20,6 @@ pub(super) struct Roaming {
     given_up: Vec<usize>,
     /// One of these CONNECTs may still be under way between nodes.
     pub(super) has_stray: bool,
-    /// A connection whose session was not kept has ended since everything settled: its claim may be under way, as its node
-    /// asked nobody.
-    pub(super) is_loose: bool,
 }
 
 impl Roaming {
@@ -87,16 +84,8 @@ impl Client {
         self.roaming.is_on && is_busy
     }
 
-    /// The node of a kept session sends CONNACK once the connections before have ended: no two acknowledge. If the session
-    /// was not kept, its nodes may not have heard of each other.
-    pub(super) fn check_replaced(
-        &mut self,
-        world: &World,
-        judge: &mut Judge,
-    ) -> Result<(), String> {
-        if self.roaming.is_on && self.roaming.is_loose && self.is_persistent() {
-            judge.note_unsure(self.number);
-        }
+    /// The node of a session that is kept from now on sends CONNACK once the connections before have ended: no two acknowledge.
+    pub(super) fn check_replaced(&self, world: &World, judge: &Judge) -> Result<(), String> {
         let is_open = |link: &&usize| world.links[**link].at != At::Closed;
         match self.abandoned.iter().find(is_open) {
             Some(_)
@@ -157,7 +146,7 @@ impl Client {
 
     /// Everything has settled: a client of whose sessions one was left begins with a new one.
     pub fn start_over(&mut self, world: &mut World, judge: &mut Judge) {
-        (self.roaming.has_stray, self.roaming.is_loose) = (false, false);
+        self.roaming.has_stray = false;
         if judge.is_unsure(self.number) {
             self.cut(world, judge);
             judge.start_over(self.number);
