@@ -94,3 +94,29 @@ fn a_node_with_more_clients_than_its_share_sends_some_to_the_others() {
     drop(nodes);
     (0..3).for_each(|node| drop(std::fs::remove_file(socket(node))));
 }
+
+#[test]
+fn a_node_that_is_asked_to_stop_is_emptied_before() {
+    let _alone = alone();
+    let more = |node: usize| format!("[admin]\nlisten = [\"unix:{}\"]", socket(node).display());
+    let addresses = [18_901, 18_902, 18_903].map(|port| format!("127.0.0.3:{port}"));
+    let Some(mut nodes) = Nodes::start_advertised("stop", more, &addresses) else { return };
+    (0..3).for_each(|node| wait_until("all nodes are ready", || is_ready(node)));
+    let connect = |number: usize| Connect::v5(&format!("away{number}")).durable();
+    for number in 0..9 {
+        let mut client = Client::connect(&nodes.brokers[0], connect(number));
+        client.subscribe(&format!("to/{number}"), 1);
+        client.disconnect();
+    }
+    let mut stays = nodes.client(0, "stays");
+    nodes.brokers[0].stop();
+    let disconnect = format!("{:?}", stays.expect_disconnect(USE_ANOTHER_SERVER));
+    assert!(addresses[1..].iter().any(|address| disconnect.contains(address)), "{disconnect}");
+    nodes.brokers[0].await_end();
+    for number in 0..9 {
+        let client = Client::connect(&nodes.brokers[1 + number % 2], connect(number));
+        assert!(client.connack.session_present, "{number}");
+    }
+    drop(nodes);
+    (0..3).for_each(|node| drop(std::fs::remove_file(socket(node))));
+}
