@@ -53,6 +53,7 @@ fn a_node_that_is_drained_sends_its_clients_and_their_sessions_to_the_others_and
         assert!(client.connack.session_present, "{number}");
         client.expect_message(&number.to_string());
     }
+    assert!(told(1, &["cluster", "forget", "node0"]).is_none(), "it is a member");
     assert!(told(0, &["ctl", "drain", "--stop"]).is_some());
     wait_until("the node is ready again", || is_ready(0));
     drop(nodes);
