@@ -1,12 +1,15 @@
 //! The cluster as this node sees it.
 
+use std::time::Duration;
+
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::admin::drain::Drain;
-use crate::admin::routes::{Route, get};
+use crate::admin::routes::{Route, delete, get};
 use crate::admin::{Answer, Problem, Shared};
 use crate::config::Role;
 use crate::control::cluster::{ClusterBoard, MemberStatus};
@@ -16,6 +19,13 @@ pub fn routes() -> Vec<Route> {
     vec![
         get("/api/v1/cluster", Role::Read, "The cluster as this node sees it", cluster)
             .answers::<Cluster>(),
+        delete(
+            "/api/v1/cluster/nodes/{name}",
+            Role::Admin,
+            "Free the number of a node that is gone for good",
+            forget,
+        )
+        .answers_nothing(),
     ]
 }
 
@@ -137,12 +147,28 @@ impl From<&ClusterBoard> for Cluster {
 }
 
 async fn cluster(State(admin): State<Shared>) -> Answer<Cluster> {
-    let none = || {
-        Problem::not_found(
-            "this broker is no node of a cluster: its configuration has no [cluster]",
-        )
-    };
     let drain = Some(admin.broker.drain.status().into());
     let shown = |board| Json(Cluster { drain, ..Cluster::from(board) });
     admin.broker.cluster.as_ref().map(shown).ok_or_else(none)
+}
+
+/// How long the thread of the cluster may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+async fn forget(
+    State(admin): State<Shared>,
+    Path(name): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let board = admin.broker.cluster.as_ref().ok_or_else(none)?;
+    let late = || Problem::unavailable("the cluster does not answer; try again").retry_after(1);
+    let answer = board.forget(name).ok_or_else(late)?;
+    match tokio::time::timeout(PATIENCE, answer.recv_async()).await {
+        Ok(Ok(Ok(()))) => Ok(StatusCode::NO_CONTENT),
+        Ok(Ok(Err(why))) => Err(Problem::new(StatusCode::CONFLICT, why)),
+        _ => Err(late()),
+    }
+}
+
+fn none() -> Problem {
+    Problem::not_found("this broker is no node of a cluster: its configuration has no [cluster]")
 }

@@ -6,6 +6,7 @@
 //! which it was computed. An answer that was lost is never guessed at; the view is read again, in which a node finds itself by
 //! the random number of its start.
 
+mod forget;
 mod join;
 #[cfg(test)]
 mod tests;
@@ -202,6 +203,8 @@ pub struct Membership {
     /// The state that this node wants in the view.
     wanted: MemberState,
     wants_to_leave: bool,
+    /// Names of nodes that are gone for good.
+    forgotten: Vec<String>,
     /// Connections of this node, for its leases.
     clients: u32,
     view: Option<(u64, Arc<View>)>,
@@ -232,6 +235,7 @@ impl Membership {
             wanted: MemberState::Joining,
             wants_to_leave: false,
             clients: 0,
+            forgotten: Vec::new(),
             view: None,
             needs_read: true,
             pending: None,
@@ -342,10 +346,14 @@ impl Membership {
         };
         let leaves = self.wants_to_leave || parted == Some(own);
         let is_as_wanted = view.member(own).is_none_or(|member| member.state == self.wanted);
-        if !leaves && is_as_wanted && dead == 0 && parted.is_none() {
+        let is_settled = !leaves && is_as_wanted && dead == 0 && parted.is_none();
+        if is_settled && self.forgotten.is_empty() {
             return None;
         }
         let mut changed = View::clone(view);
+        if !self.remove_forgotten(&mut changed) && is_settled {
+            return None;
+        }
         for member in changed.members.iter_mut().filter(|member| member.node == own) {
             member.state = self.wanted;
         }

@@ -391,6 +391,12 @@ impl Carrier {
         self.membership.set_clients(clients);
     }
 
+    /// Takes a node that is gone for good out of the numbers that were used; the error says why not.
+    pub fn forget(&mut self, name: &str) -> Result<(), String> {
+        let now = self.now();
+        self.membership.forget(name, now)
+    }
+
     /// Changes it to `Leaving`: the node gives its sessions away.
     pub fn set_leaving(&mut self) {
         self.membership.set_state(MemberState::Leaving);

@@ -274,6 +274,10 @@ impl Runner {
             (self.is_ready, self.is_leaving) = (true, false);
             self.carrier.set_ready();
         }
+        if let Some((name, reply)) = self.board.take_forgotten() {
+            // Whoever has asked may be gone.
+            let _ = reply.send(self.carrier.forget(&name));
+        }
         let is_leaving = self.board.is_emptied();
         if self.is_ready && std::mem::replace(&mut self.is_leaving, is_leaving) != is_leaving {
             match is_leaving {

@@ -1,9 +1,10 @@
 //! What is known of the cluster, for operators: who is a member, and what has crossed between nodes.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
+use flume::{Receiver, Sender};
 
 /// A member as this node sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -144,7 +145,11 @@ struct Latest {
     is_emptied: AtomicBool,
     /// None with one replica.
     replication: ArcSwapOption<ReplicationStatus>,
+    forgotten: Mutex<Option<Forget>>,
 }
+
+/// A node that is gone for good, by name, and the way back for what came of it.
+type Forget = (String, Sender<Result<(), String>>);
 
 impl ClusterBoard {
     /// The membership.
@@ -155,6 +160,28 @@ impl ClusterBoard {
     /// What has crossed.
     pub fn traffic(&self) -> ClusterTraffic {
         **self.0.traffic.load()
+    }
+
+    /// Asks for a node that is gone for good to be forgotten; the answer follows. None while another one is.
+    pub fn forget(&self, name: String) -> Option<Receiver<Result<(), String>>> {
+        let (reply, answer) = flume::bounded(1);
+        let mut forgotten = self.forgotten();
+        // A request whose answer nobody waits for gives way.
+        if forgotten.as_ref().is_some_and(|(_, reply)| !reply.is_disconnected()) {
+            return None;
+        }
+        *forgotten = Some((name, reply));
+        Some(answer)
+    }
+
+    /// The node that is to be forgotten.
+    pub fn take_forgotten(&self) -> Option<Forget> {
+        self.forgotten().take()
+    }
+
+    fn forgotten(&self) -> MutexGuard<'_, Option<Forget>> {
+        // No code that can panic runs with the lock held.
+        self.0.forgotten.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this node is emptied, and tells the others that it leaves.

@@ -22,6 +22,7 @@ impl Drain {
     }
 
     /// The order of the moment.
+    #[cfg(feature = "cluster")]
     pub fn order(&self) -> Option<&Arc<DrainOrder>> {
         self.order.as_ref()
     }

@@ -33,7 +33,6 @@ pub use self::summary::Summary;
 use crate::access::Gate;
 use crate::bridges::Bridges;
 use crate::config::{Bind, ExecutorKind as Kind, Settings};
-#[cfg(any(feature = "admin", feature = "cluster"))]
 use crate::control::cluster::ClusterBoard;
 use crate::control::drain::Drainer;
 use crate::control::reload::Reload;

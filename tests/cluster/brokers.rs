@@ -33,7 +33,7 @@ impl Nodes {
         Self::start_each(name, memory)
     }
 
-    /// With more tables in each configuration, and the address of each node for clients.
+    /// With more tables in each configuration, and the address of each node for clients; emptied before they stop.
     #[cfg(feature = "admin")]
     fn start_advertised(
         name: &str,
@@ -43,7 +43,8 @@ impl Nodes {
         Self::start_each(name, |engine, number| {
             let (folder, more) = (engine.folder.path(&format!("store{number}")), more(number));
             let address = &addresses[number];
-            format!("[storage]\ndata = {folder:?}\n{more}\n[cluster]\nadvertise = \"{address}\"")
+            let own = format!("advertise = \"{address}\"\ndrain_on_stop_s = 60");
+            format!("[storage]\ndata = {folder:?}\n{more}\n[cluster]\n{own}")
         })
     }
 

@@ -260,6 +260,10 @@ pub fn of(command: &CtlCommand, new_password: NewPassword<'_>) -> Result<Call, E
             let view = if *members { View::List(MEMBERS) } else { View::Fields };
             Call::get("/api/v1/cluster", view)
         }
+        CtlCommand::Cluster { what: ClusterCommand::Forget { name } } => {
+            let path = format!("/api/v1/cluster/nodes/{}", escaped(name));
+            Call::new(Method::DELETE, path, View::Done("forgotten"))
+        }
         CtlCommand::Webhooks => Call::get("/api/v1/webhooks", View::List(WEBHOOKS)),
         CtlCommand::Config => Call::get("/api/v1/config", View::List(SETTINGS)),
         CtlCommand::Reload { dry_run, close, drop_queues } => {
@@ -580,6 +584,7 @@ mod tests {
             ("drain --stop", "DELETE /api/v1/drain"),
             ("drain --rate 7 --wait", "POST /api/v1/drain?rate=7"),
             ("drain status", "GET /api/v1/drain"),
+            ("cluster forget a/b", "DELETE /api/v1/cluster/nodes/a%2Fb"),
             ("rebalance --rate 7 --dry-run", "POST /api/v1/rebalance?rate=7&dry_run=true"),
             ("api get status", "GET /api/v1/status"),
             ("api POST /x {}", "POST /x {}"),

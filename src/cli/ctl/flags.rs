@@ -547,6 +547,11 @@ pub enum ClusterCommand {
         #[arg(long)]
         members: bool,
     },
+    /// Free the number of a node that is gone for good. Refused while the node is a member.
+    Forget {
+        /// Name of the node.
+        name: String,
+    },
 }
 
 /// Commands for bridges.

@@ -53,6 +53,7 @@ fn a_node_that_is_drained_sends_its_clients_and_their_sessions_to_the_others_and
         assert!(client.connack.session_present, "{number}");
         client.expect_message(&number.to_string());
     }
+    assert!(told(1, &["cluster", "forget", "node0"]).is_none(), "it is a member");
     assert!(told(0, &["ctl", "drain", "--stop"]).is_some());
     wait_until("the node is ready again", || is_ready(0));
     drop(nodes);
@@ -91,6 +92,32 @@ fn a_node_with_more_clients_than_its_share_sends_some_to_the_others() {
         assert!(addresses[1..].iter().any(|address| told.contains(address)), "{told}");
     }
     assert!(is_ready(0), "clients may connect");
+    drop(nodes);
+    (0..3).for_each(|node| drop(std::fs::remove_file(socket(node))));
+}
+
+#[test]
+fn a_node_that_is_asked_to_stop_is_emptied_before() {
+    let _alone = alone();
+    let more = |node: usize| format!("[admin]\nlisten = [\"unix:{}\"]", socket(node).display());
+    let addresses = [18_901, 18_902, 18_903].map(|port| format!("127.0.0.3:{port}"));
+    let Some(mut nodes) = Nodes::start_advertised("stop", more, &addresses) else { return };
+    (0..3).for_each(|node| wait_until("all nodes are ready", || is_ready(node)));
+    let connect = |number: usize| Connect::v5(&format!("away{number}")).durable();
+    for number in 0..9 {
+        let mut client = Client::connect(&nodes.brokers[0], connect(number));
+        client.subscribe(&format!("to/{number}"), 1);
+        client.disconnect();
+    }
+    let mut stays = nodes.client(0, "stays");
+    nodes.brokers[0].stop();
+    let disconnect = format!("{:?}", stays.expect_disconnect(USE_ANOTHER_SERVER));
+    assert!(addresses[1..].iter().any(|address| disconnect.contains(address)), "{disconnect}");
+    nodes.brokers[0].await_end();
+    for number in 0..9 {
+        let client = Client::connect(&nodes.brokers[1 + number % 2], connect(number));
+        assert!(client.connack.session_present, "{number}");
+    }
     drop(nodes);
     (0..3).for_each(|node| drop(std::fs::remove_file(socket(node))));
 }

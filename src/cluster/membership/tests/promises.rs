@@ -219,3 +219,21 @@ fn whatever_is_lost_late_or_dead_no_two_act_as_one_and_all_agree_in_the_end() {
         assert!(world.is_settled() && world.revision == revision, "seed {seed}: it stays so");
     }
 }
+
+#[test]
+fn a_node_that_is_gone_for_good_is_forgotten_and_its_number_is_free() {
+    let mut world = three();
+    let refusal = world.forget(0, "c").expect_err("it is a member");
+    assert!(refusal.contains("member"), "{refusal}");
+    assert!(world.forget(0, "nobody").is_err());
+    world.kill(2);
+    assert!(world.until(30 * S, |world| world.members() == [0, 1]));
+    world.run(20 * S);
+    world.start("d", None);
+    assert!(world.until(30 * S, |world| world.members() == [0, 1, 3]), "its number waits for it");
+    world.forget(0, "c").expect("it is gone");
+    world.run(5 * S);
+    world.start("e", None);
+    assert!(world.until(30 * S, |world| world.members() == [0, 1, 2, 3]));
+    assert!(world.forget(1, "c").is_err(), "all know");
+}

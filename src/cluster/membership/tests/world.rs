@@ -121,6 +121,13 @@ impl World {
         node
     }
 
+    /// Asks a node to forget one that is gone for good.
+    pub fn forget(&mut self, node: usize, name: &str) -> Result<(), String> {
+        let now = Now(self.now);
+        let membership = self.nodes[node].membership.as_mut().expect("it runs");
+        membership.forget(name, now)
+    }
+
     /// Starts a node, or starts it again.
     pub fn boot(&mut self, node: usize) {
         let (start, now) = (self.random.next(), self.now);
