@@ -12,7 +12,6 @@ use shards::{Fingerprint, TopicFilter};
 
 use crate::base::clock::Now;
 use crate::base::ids::ConnectionId;
-#[cfg(feature = "cluster")]
 use crate::base::metrics::Metrics;
 use crate::engine::durability::in_transit::EndOnArrival;
 use crate::engine::durability::qos2_dedup::Qos2Exchange;

@@ -86,21 +86,21 @@ fn the_filters_of_a_session_that_is_kept_by_a_new_connect_are_announced_so_befor
     let mut cluster = Cluster::new(2, 1);
     let of = |a, b, c| [Some(a), Some(b), Some(c)];
     let classes = |cluster: &Cluster| ["a", "b/+", "c"].map(|filter| cluster.class(0, filter));
-    let subscribe = |cluster: &mut Cluster, client: &Client<'_>| {
-        let id = cluster.world(0, 0).connect(client);
+    let subscribe = |cluster: &mut Cluster, id| {
         let qos = [Qos::AtLeastOnce, Qos::ExactlyOnce, Qos::AtMostOnce];
         for (filter, qos) in ["a", "b/+", "c"].into_iter().zip(qos) {
             cluster.world(0, 0).subscribe(id, filter, qos);
         }
         cluster.settle_soon();
-        id
     };
-    subscribe(&mut cluster, &Client::v5("name"));
+    let (id, _) = cluster.enter((0, 0), &Client::v5("name"));
+    subscribe(&mut cluster, id);
     cluster.settle();
     let not_kept = of(Class::Acknowledged, Class::Acknowledged, Class::AtMostOnce);
     assert_eq!(classes(&cluster), not_kept);
+    let (id, _) = cluster.enter((0, 0), &Client::persistent("name"));
     cluster.loses = Box::new(|_, _| true);
-    let id = subscribe(&mut cluster, &Client::persistent("name"));
+    subscribe(&mut cluster, id);
     assert_eq!(classes(&cluster), of(Class::Stored, Class::Stored, Class::AtMostOnce));
     cluster.settle();
     let packets = cluster.world(0, 0).packets(id, Version::V5).join("\n");
@@ -109,7 +109,8 @@ fn the_filters_of_a_session_that_is_kept_by_a_new_connect_are_announced_so_befor
     cluster.settle();
     assert_eq!(cluster.count((0, 0, id), "Suback"), 3);
     // It comes back, and subscribes once more.
-    subscribe(&mut cluster, &Client::persistent("name"));
+    let (id, _) = cluster.enter((0, 0), &Client::persistent("name"));
+    subscribe(&mut cluster, id);
     cluster.settle();
     assert_eq!(classes(&cluster), of(Class::Stored, Class::Stored, Class::AtMostOnce));
 }
