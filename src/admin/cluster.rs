@@ -60,7 +60,7 @@ struct Cluster {
     replicas: u8,
     /// That stream; null with one copy, as is what follows.
     log_stream: Option<String>,
-    /// State of the stream: following, standing (it confirms nothing, and acknowledgements wait), degraded (the disk counts
+    /// State of the stream: following, stalled (it confirms nothing, and acknowledgements wait), degraded (the disk counts
     /// alone) or ended.
     log_state: Option<&'static str>,
     /// Frames of the log that the stream lacks.

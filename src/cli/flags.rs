@@ -331,7 +331,8 @@ pub enum ImportCommand {
 const EXIT_CODES: &str = "\
 Exit codes: 0 stopped by SIGTERM or SIGINT, after a DISCONNECT to every client; 2 invalid flags or \
 configuration; 3 an address cannot be listened on; 4 the descriptor limit is too low for the configured \
-connections; 5 the store cannot be used; 1 any other error.";
+connections; 5 the store cannot be used; 6 other nodes of the cluster have taken over the sessions of this \
+one; 1 any other error.";
 
 #[cfg(feature = "admin")]
 const CTL_EXIT_CODES: &str = "\

@@ -25,12 +25,12 @@ use crate::storage::log::replica::{
 use shipping::Shipping;
 use start::StartError;
 
-/// Time without progress after which the disk alone counts, where that is configured: a stream that elects a leader stands
+/// Time without progress after which the disk alone counts, where that is configured: a stream that elects a leader stalls
 /// for up to seven seconds, but those who configure it prefer not to wait.
 const DEGRADE_AFTER: Duration = Duration::from_secs(5);
 
 /// Time without progress after which the store counts as failing.
-const STANDING_AFTER: Duration = Duration::from_secs(10);
+const STALLED_AFTER: Duration = Duration::from_secs(10);
 
 /// Bytes of pages that may wait while the disk alone counts; with more, acknowledgements wait again.
 const DEGRADED_BYTES_MAX: usize = 64 << 20;
@@ -204,24 +204,24 @@ impl Task {
             why = %end,
             "cluster: this node must not acknowledge any more; all clients are disconnected, and the broker ends"
         );
-        self.progress.set_state(ReplicaState::Standing);
-        self.state = ReplicaState::Standing;
+        self.progress.set_state(ReplicaState::Stalled);
+        self.state = ReplicaState::Stalled;
         self.show();
         let _ = self.ended.set(end.to_string());
         self.stop.request();
     }
 
-    /// Whether the stream stands, and what that means.
+    /// Decides whether the stream has stalled, and publishes that.
     fn judge(&mut self) {
         let shipper = &self.shipping.shipper;
-        let stands = shipper.stands_for(self.shipping.now());
+        let stalled = shipper.stalled_for(self.shipping.now());
         let may_degrade =
             self.degrade == Degrade::Disk && shipper.bytes_waiting() <= DEGRADED_BYTES_MAX;
         let is_degraded = self.state == ReplicaState::DiskAlone && shipper.frames_waiting() > 0;
-        let state = if may_degrade && (is_degraded || stands >= DEGRADE_AFTER) {
+        let state = if may_degrade && (is_degraded || stalled >= DEGRADE_AFTER) {
             ReplicaState::DiskAlone
-        } else if stands >= STANDING_AFTER {
-            ReplicaState::Standing
+        } else if stalled >= STALLED_AFTER {
+            ReplicaState::Stalled
         } else {
             ReplicaState::Following
         };
@@ -236,7 +236,7 @@ impl Task {
                     "cluster: the stream of this node's log confirms pages again"
                 );
             }
-            ReplicaState::Standing => tracing::error!(
+            ReplicaState::Stalled => tracing::error!(
                 stream,
                 "cluster: the stream of this node's log confirms nothing; messages for stored sessions are not \
                  acknowledged until it does. Look whether the engine has a quorum, and room for the stream"
@@ -265,7 +265,7 @@ impl Task {
         let state = match self.state {
             _ if shipper.end_reason().is_some() => ReplicationState::Ended,
             ReplicaState::Following => ReplicationState::Following,
-            ReplicaState::Standing => ReplicationState::Standing,
+            ReplicaState::Stalled => ReplicationState::Stalled,
             ReplicaState::DiskAlone => ReplicationState::Degraded,
         };
         self.board.set_replication(ReplicationStatus {

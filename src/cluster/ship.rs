@@ -94,7 +94,7 @@ pub enum Appended {
     Unknown,
 }
 
-/// Where the stream stands.
+/// The position of the stream.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Look {
     /// The last sequence.
@@ -292,7 +292,7 @@ impl Shipper {
         }
     }
 
-    /// Where the stream stands; none if that could not be found out.
+    /// The position of the stream; none if that could not be found out.
     pub fn handle_look(&mut self, now: Now, epoch: u64, look: Option<Look>) {
         if epoch != self.epoch || self.state != State::Looking {
             return;
@@ -378,7 +378,7 @@ impl Shipper {
     }
 
     /// For how long no page has been released though some wait.
-    pub fn stands_for(&self, now: Now) -> Duration {
+    pub fn stalled_for(&self, now: Now) -> Duration {
         match self.pages.is_empty() {
             true => Duration::ZERO,
             false => Duration::from_micros(now.since_us(self.waits_since)),

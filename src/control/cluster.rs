@@ -115,7 +115,7 @@ pub enum ReplicationState {
     #[default]
     Following,
     /// It has confirmed nothing for ten seconds: acknowledgements wait.
-    Standing,
+    Stalled,
     /// It has confirmed nothing for a while, and the disk alone counts.
     Degraded,
     /// It is sealed, or another process writes it: the broker ends.
@@ -127,7 +127,7 @@ impl ReplicationState {
     pub fn name(self) -> &'static str {
         match self {
             Self::Following => "following",
-            Self::Standing => "standing",
+            Self::Stalled => "stalled",
             Self::Degraded => "degraded",
             Self::Ended => "ended",
         }
@@ -203,7 +203,7 @@ impl ClusterBoard {
     pub fn unready(&self) -> Option<&'static str> {
         let state = self.replication().map(|of| of.state);
         let of_replica = match state {
-            Some(ReplicationState::Standing) => {
+            Some(ReplicationState::Stalled) => {
                 Some("the replicated stream of this node's log confirms nothing")
             }
             Some(ReplicationState::Ended) => {
@@ -273,7 +273,7 @@ mod tests {
         board.set_status(ClusterStatus { members, ..ClusterStatus::default() });
         for (state, is_ready) in [
             (ReplicationState::Following, true),
-            (ReplicationState::Standing, false),
+            (ReplicationState::Stalled, false),
             (ReplicationState::Degraded, true),
             (ReplicationState::Ended, false),
         ] {

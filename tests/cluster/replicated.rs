@@ -70,10 +70,15 @@ impl Node {
 }
 
 fn boot(engine: &Engine, more: &str) -> Broker {
+    Broker::with_config(&(config(engine) + more))
+}
+
+/// A log that is compacted from 1 MiB on.
+fn config(engine: &Engine) -> String {
     let (folder, section) = (engine.folder.path("store"), engine.settings("keeper"));
-    Broker::with_config(&format!(
-        "cores = 2\n[storage]\ndata = {folder:?}\n[cluster]\n{section}replicas = 3\n{more}"
-    ))
+    format!(
+        "cores = 2\n[storage]\ndata = {folder:?}\ncompact_bytes_min = 1048576\n[cluster]\n{section}replicas = 3\n"
+    )
 }
 
 fn keeper() -> Connect {
@@ -120,6 +125,14 @@ fn with_jetstream<T>(engine: &Engine, of: impl AsyncFnOnce(Context) -> T) -> T {
     })
 }
 
+/// The first sequence of the stream.
+fn first_sequence(engine: &Engine) -> u64 {
+    with_jetstream(engine, async |context| {
+        let stream = context.get_stream(STREAM).await.expect("the stream");
+        stream.cached_info().state.first_sequence
+    })
+}
+
 /// The server that leads the stream.
 fn leader(engine: &Engine) -> usize {
     with_jetstream(engine, async |context| {
@@ -150,6 +163,28 @@ fn what_was_acknowledged_outlasts_the_disk_of_its_node() {
     node.kill();
     node.boot();
     assert_all(&node.messages(20), 301..=320);
+}
+
+#[test]
+fn pages_that_a_compaction_has_made_obsolete_are_dropped_and_the_others_restore_the_node() {
+    let _alone = alone();
+    let Some(mut node) = Node::start("compacted", "") else { return };
+    node.leave_session();
+    let mut publisher = node.publisher();
+    let end = Instant::now() + PATIENCE;
+    while first_sequence(&node.engine) == 1 {
+        assert!(Instant::now() < end, "no page is dropped");
+        for number in 1..=20 {
+            publisher.publish(Publish::new("t", format!("{number:060000}")).qos(1, number));
+        }
+        assert_all(&node.messages(20), 1..=20);
+    }
+    publish_all(&mut publisher, 1..=10);
+    node.kill();
+    std::fs::remove_dir_all(node.engine.folder.path("store")).expect("a folder");
+    node.boot();
+    node.wait_for_log("the log of this node was restored from its stream");
+    assert_all(&node.messages(10), 1..=10);
 }
 
 #[test]
@@ -202,16 +237,9 @@ fn nothing_is_acknowledged_past_a_seal_and_the_broker_ends_and_starts_again_with
         sent.await.expect("it is stored");
     });
     publisher.send(Publish::new("t", "<51>").qos(1, 51));
-    let end = Instant::now() + PATIENCE;
-    loop {
-        match publisher.receive_within(end - Instant::now()) {
-            Some(Packet::Ack(Ack { packet_identifier, .. })) => {
-                panic!("{packet_identifier} is acknowledged past the seal")
-            }
-            Some(Packet::Disconnect(_)) => break,
-            other => panic!("{other:?}"),
-        }
-    }
+    // No PUBACK, but the end.
+    let answer = publisher.receive_within(PATIENCE);
+    assert!(matches!(answer, Some(Packet::Disconnect(_))), "{answer:?}");
     assert_eq!(node.broker.await_end(), Some(TAKEN_OVER));
     assert!(node.broker.log().contains("node 9 (incarnation 8) has sealed the stream"));
     let counts = with_jetstream(&node.engine, async |context| before_seal(&context, seal).await);
@@ -239,14 +267,9 @@ fn no_client_is_served_before_the_engine_is_there() {
     node.kill();
     (0..3).for_each(|number| node.engine.kill(number));
     let engine = &mut node.engine;
-    let config = (engine.folder.path("store"), engine.settings("keeper"));
+    let config = config(engine);
     let broker = std::thread::scope(|scope| {
-        let started = scope.spawn(move || {
-            let (folder, section) = config;
-            Broker::with_config(&format!(
-                "cores = 2\n[storage]\ndata = {folder:?}\n[cluster]\n{section}replicas = 3\n"
-            ))
-        });
+        let started = scope.spawn(move || Broker::with_config(&config));
         std::thread::sleep(Duration::from_secs(3));
         assert!(!started.is_finished());
         (0..3).for_each(|number| engine.boot(number));

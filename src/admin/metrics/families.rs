@@ -530,9 +530,9 @@ fn add_replication(families: &mut Families, of: &ReplicationStatus) {
     let is = |state| Value::Whole(u64::from(of.state == state));
     let gauges = [
         (
-            "standing",
+            "stalled",
             "Whether the stream of this node's log confirms nothing, and acknowledgements wait: 1 or 0.",
-            is(ReplicationState::Standing),
+            is(ReplicationState::Stalled),
         ),
         (
             "degraded",

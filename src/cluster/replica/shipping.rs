@@ -71,8 +71,8 @@ impl Shipping {
                 }
             }
         }
-        let stands = self.shipper.stands_for(self.now());
-        if stands > RECONNECT_AFTER && self.reconnected_at.elapsed() > RECONNECT_AFTER {
+        let stalled = self.shipper.stalled_for(self.now());
+        if stalled > RECONNECT_AFTER && self.reconnected_at.elapsed() > RECONNECT_AFTER {
             self.reconnected_at = Instant::now();
             self.server.force_reconnect().await;
         }

@@ -214,7 +214,7 @@ async fn take_stream(
 ) -> Result<(), StartError> {
     if store.first_frame().is_some() {
         check_store(stream, content, own_store)?;
-        let folder = store.set_aside("set-aside-outdated")?;
+        let folder = store.set_aside(&format!("set-aside-outdated-{}", store.last_frame()))?;
         tracing::warn!(
             ?folder,
             "cluster: the log is older than the stream of this node, and is set aside"

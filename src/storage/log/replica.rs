@@ -36,7 +36,7 @@ pub enum ReplicaState {
     #[default]
     Following = 0,
     /// It has taken none for so long that the store counts as failing.
-    Standing = 1,
+    Stalled = 1,
     /// It has taken none for a while, and the disk alone counts.
     DiskAlone = 2,
 }
@@ -74,7 +74,7 @@ impl ReplicaProgress {
 
     fn state(&self) -> ReplicaState {
         match self.state.load(Acquire) {
-            1 => ReplicaState::Standing,
+            1 => ReplicaState::Stalled,
             2 => ReplicaState::DiskAlone,
             _ => ReplicaState::Following,
         }
@@ -140,8 +140,8 @@ impl Replicated {
     }
 
     /// Whether the store counts as failing because of the replica.
-    pub fn is_standing(&self) -> bool {
-        self.of.progress.state() == ReplicaState::Standing
+    pub fn is_stalled(&self) -> bool {
+        self.of.progress.state() == ReplicaState::Stalled
     }
 
     /// The frames before this one were removed.

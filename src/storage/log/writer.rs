@@ -390,10 +390,10 @@ impl Writer {
         }
     }
 
-    /// While the replica stands, the store counts as failing, as while the disk cannot be written.
+    /// While the replica is stalled, the store counts as failing, as while the disk cannot be written.
     fn check_replica(&mut self) {
         let Some(replica) = &self.replica else { return };
-        let is_failing = self.failing_since.is_some() || replica.is_standing();
+        let is_failing = self.failing_since.is_some() || replica.is_stalled();
         if self.status.is_failing.swap(is_failing, Relaxed) != is_failing {
             self.notify_all();
         }

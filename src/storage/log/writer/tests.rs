@@ -142,9 +142,9 @@ fn while_the_disk_counts_alone_batches_are_stored_without_the_replica() {
 }
 
 #[test]
-fn a_store_whose_replica_stands_counts_as_failing_until_it_does_not() {
-    let mut driven = Driven::new("standing");
-    driven.progress.set_state(ReplicaState::Standing);
+fn a_store_whose_replica_stalls_counts_as_failing_until_it_does_not() {
+    let mut driven = Driven::new("stalled");
+    driven.progress.set_state(ReplicaState::Stalled);
     assert!(driven.turn().is_failing);
     driven.progress.set_state(ReplicaState::Following);
     assert!(!driven.turn().is_failing);
