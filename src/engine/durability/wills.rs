@@ -179,7 +179,8 @@ impl Durability {
             false => of.delay_interval_s.max(grace_min_s),
         };
         let mut held: Vec<(SessionNumber, HeldWill)> = held.into_iter().collect();
-        held.sort_unstable_by_key(|(session, will)| (grace_s(will), session.serial()));
+        // Sessions of several cores may have the same serial number.
+        held.sort_unstable_by_key(|(session, will)| (grace_s(will), session.serial(), *session));
         for (session, of) in held {
             let (delay_interval_s, grace_s) = (of.delay_interval_s, grace_s(&of));
             let will = Will::restored(of.content, of.retain, of.message_expiry_interval_s);
