@@ -137,7 +137,10 @@ impl Node {
     pub(super) fn unlink(&mut self) -> bool {
         let Some(link) = self.link.take() else { return false };
         self.is_leaving = true;
-        for (core, connection) in link.paused {
+        // In an order that does not change from run to run.
+        let mut paused: Vec<(CoreId, ConnectionId)> = link.paused.into_iter().collect();
+        paused.sort_unstable_by_key(|(core, of)| (*core, of.slot, of.generation));
+        for (core, connection) in paused {
             self.to_cores.to(core).push(MeshMessage::Resume(connection));
         }
         // Nothing is known any more of what was sent to it: nobody waits for it.

@@ -41,7 +41,7 @@ pub(in crate::engine) mod marks;
 mod moves;
 mod parts;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use crate::base::clock::Now;
 use crate::base::ids::{ConnectionId, CoreId, SessionId};
@@ -104,13 +104,13 @@ pub(in crate::engine) struct Claims {
     begin_us: u64,
     directory: Directory,
     /// By Client Identifier.
-    waiting: HashMap<Box<str>, Waiting>,
+    waiting: BTreeMap<Box<str>, Waiting>,
     /// Clients of `waiting` for which nothing is left to wait.
     answered: Vec<Box<str>>,
     /// Clients of `waiting` whose filters all nodes have to know.
     announcing: Vec<Box<str>>,
     /// Sessions that move to other nodes, by Client Identifier.
-    moves: HashMap<Box<str>, Move>,
+    moves: BTreeMap<Box<str>, Move>,
     /// Those of them that are under way, and those that are not yet.
     under_way: Vec<Box<str>>,
     lined_up: VecDeque<Box<str>>,
@@ -133,10 +133,10 @@ impl Claims {
             has_gateway: place.gateway().is_some(),
             begin_us: place.stamps_begin_us(),
             directory: Directory::new(),
-            waiting: HashMap::new(),
+            waiting: BTreeMap::new(),
             answered: Vec::new(),
             announcing: Vec::new(),
-            moves: HashMap::new(),
+            moves: BTreeMap::new(),
             under_way: Vec::new(),
             lined_up: VecDeque::new(),
             emptying: Emptying::default(),
