@@ -94,8 +94,8 @@ impl Client {
         // The broker may stop waiting for other cores and the store.
         let is_late = world.now.0 >= half_closed.since_us + 15_000_000;
         let is_answered = half_closed.awaited.is_empty() && half_closed.asked.is_empty();
-        // A CONNECT that was given up has taken it over.
-        match is_answered || is_late || self.roaming.has_stray {
+        let is_taken_over = self.roams() && self.check_taken_over(judge).is_ok();
+        match is_answered || is_late || is_taken_over {
             true => Ok(()),
             false => Err(format!("{} received no response before its connection ended", self.name)),
         }
