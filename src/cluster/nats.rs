@@ -25,7 +25,7 @@ use super::view::{Incarnation, MemberState, NODES_MAX, NodeNumber, View};
 use crate::base::clock::Now;
 use crate::control::cluster::ClusterBoard;
 use bucket::Bucket;
-pub use log_stream::{LogServer, LogStream};
+pub use log_stream::{COPIES, LogServer, LogStream};
 pub use options::CarrierOptions;
 
 /// Bytes that a frame may have on any server of the engine: what NATS allows by default.

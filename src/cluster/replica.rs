@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::identity::{random, store_number};
-use super::nats::{CarrierOptions, LogServer};
+use super::nats::{COPIES, CarrierOptions, LogServer};
 use super::ship::End;
 use crate::config::Degrade;
 use crate::control::cluster::{ClusterBoard, ReplicationState, ReplicationStatus};
@@ -123,6 +123,15 @@ pub async fn start(
             () = asked_to_stop(&stop) => return Ok(None),
         }
     };
+    let copies = shipping.stream().copies;
+    if copies < COPIES {
+        tracing::warn!(
+            stream = shipping.stream().name,
+            copies,
+            "cluster: the engine has fewer than three servers, so the loss of one can be the loss of the stream; name all \
+             of them in cluster.engine or cluster.routes, and start this node again"
+        );
+    }
     let (sender, told) = mpsc::unbounded_channel();
     let progress = Arc::new(ReplicaProgress::default());
     progress.set_up_to(store.last_frame());

@@ -30,6 +30,9 @@ const NEXT_PAGE: Duration = Duration::from_secs(30);
 /// Pages that a reader has asked for are some hundreds.
 const READ_AHEAD_MAX: usize = 4_096;
 
+/// Servers that have a stream, where there are as many.
+pub const COPIES: usize = 3;
+
 /// Bytes of the headers that NATS counts as part of a message.
 const NATS_HEADERS_MAX: i32 = 1_024;
 
@@ -54,6 +57,8 @@ pub struct LogStream {
     pub name: String,
     /// Its incarnation, from 1.
     pub incarnation: u64,
+    /// Servers that have it.
+    pub copies: usize,
 }
 
 fn text(error: impl std::fmt::Display) -> String {
@@ -139,20 +144,33 @@ impl LogServer {
             discard: DiscardPolicy::New,
             storage: StorageType::File,
             max_message_size: PAGE_BYTES_MAX as i32 + NATS_HEADERS_MAX,
-            num_replicas: if servers >= 3 { 3 } else { 1 },
+            num_replicas: if servers >= 3 { COPIES } else { 1 },
             deny_delete: true,
             ..Config::default()
         };
-        let stream = match self.context.get_stream(&name).await {
-            Ok(stream) => stream,
-            Err(_) => self.context.create_stream(config).await.map_err(text)?,
+        let (mut copies, stream) = match self.context.get_stream(&name).await {
+            Ok(stream) => (stream.cached_info().config.num_replicas, stream),
+            Err(_) => {
+                let wanted = config.num_replicas;
+                (wanted, self.context.create_stream(config.clone()).await.map_err(text)?)
+            }
         };
+        if copies < config.num_replicas {
+            // The engine had fewer servers when the stream was made.
+            let more =
+                Config { num_replicas: config.num_replicas, ..stream.cached_info().config.clone() };
+            match self.context.update_stream(more).await {
+                Ok(info) => copies = info.config.num_replicas,
+                Err(error) => tracing::debug!(%error, "cluster: a stream cannot have more copies"),
+            }
+        }
         if stream.cached_info().config.subjects != [subject.clone()] {
             return Err(format!(
                 "the stream {name} has another subject than {subject}; rename the node or the cluster"
             ));
         }
-        Ok(LogStream { context: self.context.clone(), stream, subject, name, incarnation })
+        let context = self.context.clone();
+        Ok(LogStream { context, stream, subject, name, incarnation, copies })
     }
 
     /// Removes a stream.
