@@ -38,6 +38,8 @@ pub struct Message {
     stay: usize,
     /// It had no acknowledgement when its publisher left for another node.
     is_left_behind: bool,
+    /// The node of its publisher was killed: acknowledgements wait for no node whose subscribers have QoS 0 alone.
+    is_of_killed: bool,
 }
 
 struct Held {
@@ -174,6 +176,7 @@ impl Judge {
             node,
             stay,
             is_left_behind: false,
+            is_of_killed: false,
         });
         self.messages.len() - 1
     }
@@ -480,7 +483,7 @@ impl Judge {
             }
             let was_there = subscriber.connected_at.is_some_and(|since| since < of.sent_at);
             match (qos, subscriber.connected_at) {
-                (0, _) if !was_there || self.may_drop_qos_0 => {}
+                (0, _) if !was_there || self.may_drop_qos_0 || of.is_of_killed => {}
                 (1.., None) => {
                     self.subscribers[client].owed.insert(number);
                 }

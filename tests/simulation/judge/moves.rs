@@ -59,9 +59,9 @@ impl Judge {
 
     /// A node was killed: what it alone had of a client's messages is lost.
     pub fn doubt_those_at(&mut self, node: usize) {
-        let its = self.messages.iter_mut().filter(|of| of.is_fresh && of.node == node);
-        for message in its.filter(|of| of.qos == 0 || of.qos == 2 && of.is_left_behind) {
-            message.is_doubtful = true;
+        for message in self.messages.iter_mut().filter(|of| of.is_fresh && of.node == node) {
+            message.is_of_killed = true;
+            message.is_doubtful |= message.qos == 0 || message.qos == 2 && message.is_left_behind;
         }
     }
 
