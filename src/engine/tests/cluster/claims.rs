@@ -470,6 +470,15 @@ pub(super) struct Roaming {
 }
 
 impl Roaming {
+    /// Connects a client at home on core 0 at node 0, where it subscribes to `t`.
+    pub(super) fn begin(cluster: &mut Cluster, name: String) -> Self {
+        let (id, _) = cluster.enter((0, 0), &Client::persistent(&name));
+        cluster.world(0, 0).subscribe(id, "t", Qos::AtLeastOnce);
+        cluster.settle();
+        cluster.world(0, 0).packets(id, Version::V5);
+        Self { name, at: Some((0, id)), got: vec![Vec::new(); 3], connects: 0 }
+    }
+
     pub(super) fn read(&mut self, cluster: &mut Cluster) {
         let Some((node, id)) = self.at else { return };
         let (got, mut identifiers) = (&mut self.got, Vec::new());
@@ -499,6 +508,47 @@ impl Roaming {
         let id = cluster.begin((node, 0), &Client::persistent(&self.name));
         self.at = Some((node, id));
     }
+
+    /// Frames are lost no more: the client has one session, and has got each message once, in order, and nothing waits.
+    pub(super) fn verify(&mut self, cluster: &mut Cluster, publishers: &Publishers, seed: u64) {
+        cluster.loses = Box::new(|_, _| false);
+        cluster.settle();
+        self.connect(cluster, 2);
+        for _ in 0..3 {
+            cluster.settle();
+            self.read(cluster);
+        }
+        let expected = publishers.published.map(|last| (1..=last).collect::<Vec<u16>>());
+        assert_eq!(self.got, expected, "seed {seed}, {} connects", self.connects);
+        assert_eq!(cluster.sessions(&self.name), 1, "seed {seed}");
+        for node in 0..3 {
+            let claims = &cluster.world(node, 0).engine.claims;
+            assert!(claims.is_quiet(), "seed {seed}: {claims:?}");
+        }
+    }
+}
+
+/// A publisher at each of three nodes.
+pub(super) struct Publishers {
+    core: usize,
+    ids: Vec<ConnectionId>,
+    /// What each has published so far.
+    published: [u16; 3],
+}
+
+impl Publishers {
+    pub(super) fn connect(cluster: &mut Cluster, core: usize) -> Self {
+        let ids = (0..3).map(|node| cluster.connect(node, core)).collect();
+        Self { core, ids, published: [0; 3] }
+    }
+
+    /// The next message of a publisher.
+    pub(super) fn publish(&mut self, cluster: &mut Cluster, of: usize) {
+        self.published[of] += 1;
+        let (number, world) = (self.published[of], cluster.world(of, self.core));
+        let payload = format!("{of} {number}");
+        world.publish(self.ids[of], "t", payload.as_bytes(), Qos::AtLeastOnce, number);
+    }
 }
 
 /// Whatever a client does, and whatever frames are lost: it has one session, and gets each message once, in order.
@@ -512,8 +562,6 @@ fn a_client_that_roams_at_random_over_a_carrier_that_loses_frames_gets_each_mess
         let cores = 1 + (seed % 2) as u16;
         let mut cluster = Cluster::new(3, cores);
         let name = cluster.name(0);
-        let client = name.clone();
-        let mut roaming = Roaming { name, at: None, got: vec![Vec::new(); 3], connects: 0 };
         if seed % 3 == 0 {
             // A message takes several turns until all of these and the client have it.
             for node in 0..3 {
@@ -524,17 +572,10 @@ fn a_client_that_roams_at_random_over_a_carrier_that_loses_frames_gets_each_mess
                 cluster.world(node, 0).engine.cut_fan_outs(1);
             }
         }
-        let (first, _) = cluster.enter((0, 0), &Client::persistent(&client));
-        cluster.world(0, 0).subscribe(first, "t", Qos::AtLeastOnce);
-        cluster.settle();
-        cluster.world(0, 0).packets(first, Version::V5);
-        roaming.at = Some((0, first));
-        let core = usize::from(cores) - 1;
-        let publishers: Vec<ConnectionId> =
-            (0..3).map(|node| cluster.connect(node, core)).collect();
+        let mut roaming = Roaming::begin(&mut cluster, name);
+        let mut publishers = Publishers::connect(&mut cluster, usize::from(cores) - 1);
         let (lost_of_100, mut lossy) = (random.below(30), Random(seed));
         cluster.loses = Box::new(move |_, _| lossy.below(100) < lost_of_100);
-        let mut published = [0_u16; 3];
         for _ in 0..400 {
             match random.below(20) {
                 0 => roaming.connect(&mut cluster, random.below(3) as usize),
@@ -543,38 +584,13 @@ fn a_client_that_roams_at_random_over_a_carrier_that_loses_frames_gets_each_mess
                         cluster.world(node, 0).cut(id);
                     }
                 }
-                2..10 => {
-                    let of = random.below(3) as usize;
-                    published[of] += 1;
-                    let (payload, number) = (format!("{of} {}", published[of]), published[of]);
-                    let world = cluster.world(of, core);
-                    world.publish(
-                        publishers[of],
-                        "t",
-                        payload.as_bytes(),
-                        Qos::AtLeastOnce,
-                        number,
-                    );
-                }
+                2..10 => publishers.publish(&mut cluster, random.below(3) as usize),
                 _ => {}
             }
             cluster.turn();
             cluster.advance_ms(random.below(4));
             roaming.read(&mut cluster);
         }
-        cluster.loses = Box::new(|_, _| false);
-        cluster.settle();
-        roaming.connect(&mut cluster, 2);
-        for _ in 0..3 {
-            cluster.settle();
-            roaming.read(&mut cluster);
-        }
-        let expected = published.map(|last| (1..=last).collect::<Vec<u16>>());
-        assert_eq!(roaming.got, expected, "seed {seed}, {} connects", roaming.connects);
-        assert_eq!(cluster.sessions(&client), 1, "seed {seed}");
-        for node in 0..3 {
-            let claims = &cluster.world(node, 0).engine.claims;
-            assert!(claims.is_quiet(), "seed {seed}: {claims:?}");
-        }
+        roaming.verify(&mut cluster, &publishers, seed);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::claims::{Random, Roaming, journal, stored};
+use super::claims::{Publishers, Random, Roaming, journal, stored};
 use super::*;
 use crate::control::drain::{DrainOrder, DrainProgress, Purpose, Target};
 use crate::control::{EngineCommand, replies};
@@ -307,25 +307,15 @@ fn a_rebalance_disconnects_so_many_clients_and_none_whose_will_that_would_publis
 #[test]
 fn a_client_that_roams_over_nodes_that_are_emptied_at_random_gets_each_message_once_and_in_order() {
     let runs = std::env::var("RINGMQ_TEST_DRAIN_SEEDS").ok();
-    let first: u64 = std::env::var("FIRST").map_or(0, |f| f.parse().unwrap());
-    for seed in first..runs.and_then(|runs| runs.parse().ok()).unwrap_or(30_u64) {
+    for seed in 0..runs.and_then(|runs| runs.parse().ok()).unwrap_or(30_u64) {
         let mut random = Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) + 7);
         let cores = 1 + (seed % 2) as u16;
-        let core = usize::from(cores) - 1;
         let mut cluster = Cluster::new(3, cores);
         let name = cluster.name(0);
-        let mut roaming =
-            Roaming { name: name.clone(), at: None, got: vec![Vec::new(); 3], connects: 0 };
-        let (first, _) = cluster.enter((0, 0), &Client::persistent(&name));
-        cluster.world(0, 0).subscribe(first, "t", Qos::AtLeastOnce);
-        cluster.settle();
-        cluster.world(0, 0).packets(first, Version::V5);
-        roaming.at = Some((0, first));
-        let publishers: Vec<ConnectionId> =
-            (0..3).map(|node| cluster.connect(node, core)).collect();
+        let mut roaming = Roaming::begin(&mut cluster, name);
+        let mut publishers = Publishers::connect(&mut cluster, usize::from(cores) - 1);
         let (lost_of_100, mut lossy) = (random.below(30), Random(seed));
         cluster.loses = Box::new(move |_, _| lossy.below(100) < lost_of_100);
-        let mut published = [0_u16; 3];
         for _ in 0..500 {
             match random.below(24) {
                 0 => roaming.connect(&mut cluster, random.below(3) as usize),
@@ -352,41 +342,16 @@ fn a_client_that_roams_over_nodes_that_are_emptied_at_random_gets_each_message_o
                 4 => (0..3).for_each(|node| {
                     cluster.order(node, None);
                 }),
-                5..13 => {
-                    let of = random.below(3) as usize;
-                    published[of] += 1;
-                    let (payload, number) = (format!("{of} {}", published[of]), published[of]);
-                    cluster.world(of, core).publish(
-                        publishers[of],
-                        "t",
-                        payload.as_bytes(),
-                        Qos::AtLeastOnce,
-                        number,
-                    );
-                }
+                5..13 => publishers.publish(&mut cluster, random.below(3) as usize),
                 _ => {}
             }
-            eprintln!("step at {:?}", roaming.at);
             cluster.turn();
             cluster.advance_ms(random.below(20));
             roaming.read(&mut cluster);
         }
-        cluster.loses = Box::new(|_, _| false);
         (0..3).for_each(|node| {
             cluster.order(node, None);
         });
-        cluster.settle();
-        roaming.connect(&mut cluster, 2);
-        for _ in 0..3 {
-            cluster.settle();
-            roaming.read(&mut cluster);
-        }
-        let expected = published.map(|last| (1..=last).collect::<Vec<u16>>());
-        assert_eq!(roaming.got, expected, "seed {seed}, {} connects", roaming.connects);
-        assert_eq!(cluster.sessions(&name), 1, "seed {seed}");
-        for node in 0..3 {
-            let claims = &cluster.world(node, 0).engine.claims;
-            assert!(claims.is_quiet(), "seed {seed}: {claims:?}");
-        }
+        roaming.verify(&mut cluster, &publishers, seed);
     }
 }
